@@ -1,0 +1,37 @@
+# Everything a person needs, with nothing on the machine but Python 3.11+ and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: demo test lint format bench install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: install  ## the photo pipeline on three simulated machines; ARGS='--photos DIR --out DIR'
+	$(BIN)/gpubroker demo $(ARGS)
+
+test: install  ## everything, on an embedded real server
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install  ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## round trips of the ledger beside a bare EVALSHA; cost of a job beside plain rq
+	$(BIN)/python -m benchmarks.roundtrip
+	$(BIN)/python -m benchmarks.rq
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,99 @@
+"""The `gpubroker` command: a file a verb. A verb's file is imported when that verb runs, not before."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from broker.cli.options import URL_META
+
+#: Verb, where it is, and its line in ``gpubroker --help``.
+_VERBS = {
+    "up": ("broker.cli.up:up", "A server, an agent and workers on this machine, until Ctrl-C."),
+    "status": ("broker.cli.status:status", "The GPUs: temperature, memory, state, what is lent."),
+    "leases": ("broker.cli.leases:leases", "Who holds memory now."),
+    "waiters": ("broker.cli.leases:waiters", "Who waits for memory."),
+    "acquire": ("broker.cli.lease:acquire", "Take a lease and print its id and token."),
+    "renew": ("broker.cli.lease:renew", "Put off the end of a lease."),
+    "release": ("broker.cli.lease:release", "Give a lease back."),
+    "drain": ("broker.cli.drain:drain", "Grant nothing more on a GPU; running leases stay."),
+    "undrain": ("broker.cli.drain:undrain", "Open a drained GPU again."),
+    "events": ("broker.cli.events:events", "The journal, or what happens from now on."),
+    "history": ("broker.cli.events:history", "The samples of one GPU."),
+    "config": ("broker.cli.config:config", "Read or change the pool's configuration."),
+}
+_PLUGIN_GROUP = "gpubroker.commands"
+_PLUGIN_HELP = {
+    "agent": "Watch this machine's GPUs and publish what they do.",
+    "worker": "Run RQ jobs that borrow GPU memory.",
+    "demo": "The photo pipeline on three simulated machines.",
+}
+
+
+class _Verbs(click.Group):
+    """Finds verbs here and among the entry points of ``gpubroker.commands``, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_VERBS, *sorted(set(_plugins()) - set(_VERBS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _VERBS:
+            module, _, name = _VERBS[cmd_name][0].partition(":")
+            command = getattr(importlib.import_module(module), name)
+        else:
+            plugin = _plugins().get(cmd_name)
+            command = None if plugin is None else plugin.load()
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Click would import every verb to ask for its help.
+        rows = [(name, help_line) for name, (_, help_line) in _VERBS.items()]
+        for name, plugin in sorted(_plugins().items()):
+            if name not in _VERBS:
+                rows.append((name, _PLUGIN_HELP.get(name) or f"From {plugin.value.partition(':')[0]}."))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
+
+        try:
+            return super().invoke(ctx)
+        except InvalidRequest as error:
+            _fail(ctx, str(error), 2)
+        except PoolUnavailable as error:
+            _fail(ctx, str(error), 3)
+        except BrokerError as error:
+            _fail(ctx, str(error), 1)
+        except Exception as error:
+            from redis.exceptions import ConnectionError, RedisError, TimeoutError
+
+            from broker.ledger.server import shown_url
+
+            if not isinstance(error, RedisError):
+                raise
+            unreachable = isinstance(error, (ConnectionError, TimeoutError))
+            url = shown_url(str(ctx.meta.get(URL_META, "?")))
+            _fail(ctx, f"Redis at {url}: {error}", 3 if unreachable else 1)
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    """Verbs of other packages by name; nothing of theirs is imported for the list."""
+    return {plugin.name: plugin for plugin in entry_points(group=_PLUGIN_GROUP)}
+
+
+def _fail(ctx: click.Context, message: str, code: int) -> None:
+    click.echo(f"gpubroker: {' '.join(message.split())}", err=True)
+    ctx.exit(code)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gpubroker", prog_name="gpubroker")
+def main() -> None:
+    """Lend GPU memory, across machines, to jobs.
+
+    Exit codes: 0 done, 1 refused, 2 wrong usage, 3 Redis unreachable.
+    """

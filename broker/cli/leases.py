@@ -1,0 +1,59 @@
+"""`gpubroker leases` and `gpubroker waiters`: who holds memory, and who waits for it."""
+
+from __future__ import annotations
+
+import click
+
+from broker.cli.options import broker_from, json_option, pool_options, print_json
+
+
+@click.command()
+@pool_options
+@json_option
+def leases(redis_url: str, pool: str, as_json: bool) -> None:
+    """Show every lease, the next to end first. A reclaiming one is over, but its memory was not seen back yet."""
+    from broker.cli.table import duration, ledger_now, print_table
+    from broker.units import format_size
+
+    broker = broker_from(redis_url, pool)
+    held = broker.leases()
+    if as_json:
+        return print_json([lease.model_dump(mode="json") for lease in held])
+    if not held:
+        return click.echo(f"pool {pool} has no lease")
+    now = ledger_now(broker)
+    rows = [
+        [
+            lease.id, lease.host, lease.gpu_uuids, format_size(lease.memory_bytes), str(lease.token), lease.state,
+            lease.owner, lease.job_id or "-", duration(now - lease.created_at), duration(lease.expires_at - now),
+        ]
+        for lease in held
+    ]  # fmt: skip
+    columns = ("ID", "HOST", "GPU", "MEMORY", "TOKEN", "STATE", "OWNER", "JOB", "HELD", "ENDS IN")
+    return print_table(columns, rows, ("MEMORY", "TOKEN", "HELD", "ENDS IN"))
+
+
+@click.command()
+@pool_options
+@json_option
+def waiters(redis_url: str, pool: str, as_json: bool) -> None:
+    """Show every request that waits, the next to be served first."""
+    from broker.cli.table import duration, ledger_now, print_table
+    from broker.units import format_size
+
+    broker = broker_from(redis_url, pool)
+    queue = broker.waiters()
+    if as_json:
+        return print_json([waiter.model_dump(mode="json") for waiter in queue])
+    if not queue:
+        return click.echo(f"nobody waits in pool {pool}")
+    now = ledger_now(broker)
+    rows = [
+        [
+            waiter.id, format_size(waiter.memory_bytes), waiter.host or "any", waiter.gpu or "any",
+            str(waiter.priority), waiter.owner, waiter.job_id or "-", duration(now - waiter.since),
+        ]
+        for waiter in queue
+    ]  # fmt: skip
+    columns = ("ID", "MEMORY", "HOST", "GPU", "PRIORITY", "OWNER", "JOB", "WAITED")
+    return print_table(columns, rows, ("MEMORY", "PRIORITY", "WAITED"))

@@ -1,0 +1,120 @@
+"""`gpubroker up`: everything on one machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.options import DEFAULT_POOL
+
+if TYPE_CHECKING:
+    from broker.client import Broker
+    from broker.stack import Stack
+
+_DEFAULT_PORT = 6390  # beside a Redis of the machine's own on 6379
+_AGENT_SECONDS = 30.0
+_CHECK_SECONDS = 3600.0  # the wait ends at the death of any child, or at a signal
+
+
+@click.command()
+@click.option(
+    "--dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where data and logs are kept.  "
+    "[default: ~/.local/share/gpubroker]",
+)  # fmt: skip
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=_DEFAULT_PORT,
+    show_default=True,
+    help="Of the server; 0: a free one.",
+)
+@click.option("--workers", type=click.IntRange(0, 256), default=1, show_default=True, help="GPU workers to start.")
+@click.option(
+    "--queue", "queues", multiple=True, default=("default",), show_default=True, help="An RQ queue to work on."
+)
+@click.option("--simulate", metavar="SPEC", help="Simulated cards instead of real ones, such as 2x6GiB.")
+@click.option("--pool", envvar="GPUBROKER_POOL", default=DEFAULT_POOL, show_default=True, help="Name of the pool.")
+def up(folder: Path | None, port: int, workers: int, queues: tuple[str, ...], simulate: str | None, pool: str) -> None:
+    """Run a server, the agent of this machine's GPUs and GPU workers, until Ctrl-C ends them all."""
+    from broker.ledger.keys import Keys
+    from broker.stack import Stack
+
+    Keys(pool)  # refuses a bad name before anything starts
+    # SIGTERM and SIGHUP end the stack as Ctrl-C does, also while it starts.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    folder = folder or _default_folder()
+    try:
+        with Stack(folder, port=port, pool=pool, restart=True) as stack:
+            _serve(stack, workers, queues, simulate)
+    except KeyboardInterrupt:
+        click.echo("all ended")
+
+
+def _serve(stack: Stack, workers: int, queues: tuple[str, ...], simulate: str | None) -> None:
+    click.echo(f"server   {stack.url}  pid {stack.server.pid}, data and logs in {stack.folder}")
+    stack.agent("agent", simulate=simulate)
+    # Workers start while the agent looks for its cards; what they cannot get yet, their jobs wait for.
+    for number in range(1, workers + 1):
+        stack.worker(f"{_short_host()}-{os.getpid()}-{number}", queues)
+    stack.wait_ready(_seen, _AGENT_SECONDS, "the agent")
+    for line in _introduction(stack, workers, queues):
+        click.echo(line)
+    while True:
+        for ended in stack.check(_CHECK_SECONDS):
+            click.echo(str(ended), err=True)
+
+
+def _seen(broker: Broker) -> bool:
+    """The agent has said what it sees: after a restart on old data only a fresh word counts."""
+    from broker.cli.table import ledger_now
+
+    now = ledger_now(broker)
+    return any(int(host.get("fresh_until") or 0) >= now for host in broker.hosts())
+
+
+def _introduction(stack: Stack, workers: int, queues: tuple[str, ...]) -> list[str]:
+    from broker.units import format_size
+
+    gpus = stack.broker.gpus()
+    lines = [
+        f"GPU      {gpu.uuid}  {gpu.name}, {format_size(gpu.budget_bytes)} to lend, {gpu.state}  {gpu.reason}".rstrip()
+        for gpu in gpus
+    ]
+    if not gpus:
+        reasons = {host.get("reason", "") for host in stack.broker.hosts()}
+        lines.append(f"GPU      none: {'; '.join(sorted(reasons))}; --simulate 2x6GiB shows how it works without")
+    lines.append(f"workers  {workers} on {', '.join(queues)}" if workers else "workers  none")
+    keys, port = stack.broker.keys, stack.server.port
+    first = gpus[0].uuid if gpus else "UUID"
+    return [
+        *lines,
+        "",
+        "In other shells:",
+        f"  export GPUBROKER_REDIS_URL={stack.url} RQ_REDIS_URL={stack.url} GPUBROKER_POOL={stack.pool}",
+        "  gpubroker status",
+        f"  redis-cli -p {port} HGETALL '{keys.gpu(first)}'",
+        f"  redis-cli -p {port} ZRANGE '{keys.leases}' 0 -1 WITHSCORES",
+        f"  redis-cli -p {port} XREVRANGE '{keys.events}' + - COUNT 20",
+        "",
+        "Ctrl-C ends all of it; the data stays.",
+    ]
+
+
+def _default_folder() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "gpubroker"
+
+
+def _short_host() -> str:
+    from broker.calls import this_host
+
+    return this_host().partition(".")[0]
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

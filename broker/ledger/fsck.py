@@ -1,0 +1,66 @@
+"""Checks the ledger against itself: the leases are the truth, sums and indexes are a cache of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from broker import plans
+from broker.values import State
+
+if TYPE_CHECKING:
+    from broker.client import Broker
+    from broker.models import Gpu, LeaseRecord
+
+
+def differences(broker: Broker) -> list[str]:
+    """Every difference between the leases and what the ledger keeps about them, in words; empty if all adds up.
+
+    Reads the whole pool in several round trips: exact on a pool at rest.
+    """
+    keys, client = broker.keys, broker.redis
+    leases = broker.leases()
+    gpus = {fields["uuid"]: fields for fields in broker.run(_gpu_hashes(broker))}
+    found = [f"lease {lease.id} is on {lease.gpu_uuids}, which the pool does not know"
+             for lease in leases if lease.gpu_uuids not in gpus]  # fmt: skip
+    on: dict[str, list[LeaseRecord]] = defaultdict(list)
+    for lease in leases:
+        on[lease.gpu_uuids].append(lease)
+        end = client.zscore(keys.leases, lease.id)
+        if lease.state != "reclaiming" and end != lease.expires_at:
+            found.append(f"lease {lease.id} ends at {lease.expires_at}, the index says {end}")
+    free = dict(client.zrange(keys.free, 0, -1, withscores=True))
+    from broker.models import Gpu
+
+    for uuid, fields in gpus.items():
+        gpu = Gpu.from_hash(fields)
+        found += _gpu_differences(gpu, on[uuid], free.pop(uuid, None))
+        if {name.removeprefix("lease:") for name in fields if name.startswith("lease:")} != {one.id for one in on[uuid]}:
+            found.append(f"GPU {uuid}: the leases it names differ from those that name it")
+    found += [f"GPU {uuid} is offered but not known" for uuid in free]
+    waiting = set(client.zrange(keys.waiting, 0, -1))
+    queued = set(client.zrange(keys.waiters, 0, -1))
+    if waiting != queued or {waiter.id for waiter in broker.waiters()} != queued:
+        found.append(f"waiters differ: queue {sorted(queued)}, deadlines {sorted(waiting)}")
+    return found
+
+
+def _gpu_differences(gpu: Gpu, leases: list[LeaseRecord], offered: float | None) -> list[str]:
+    found = []
+    leased = sum(lease.memory_bytes for lease in leases)
+    if gpu.leased_bytes != leased:
+        found.append(f"GPU {gpu.uuid}: leased_bytes {gpu.leased_bytes}, its leases hold {leased}")
+    free = max(0, gpu.budget_bytes - leased)
+    if gpu.free_bytes != free:
+        found.append(f"GPU {gpu.uuid}: free_bytes {gpu.free_bytes}, it should be {free}")
+    lends = gpu.state not in (State.CRITICAL, State.UNAVAILABLE) and not gpu.drained
+    expected = free if lends and free > 0 else None
+    if offered != expected:
+        found.append(f"GPU {gpu.uuid}: offered with {offered} bytes, it should be {expected}")
+    return found
+
+
+def _gpu_hashes(broker: Broker) -> plans.Plan[list[dict[str, str]]]:
+    (uuids,) = yield [("SMEMBERS", broker.keys.gpus)]
+    replies = yield [("HGETALL", broker.keys.gpu(uuid)) for uuid in uuids]
+    return [reply for reply in replies if reply]

@@ -1,0 +1,134 @@
+"""Every key name of a pool, once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from broker.errors import InvalidRequest
+
+_POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+
+#: Order in which every script receives the pool's keys; ``lua/include/keys.lua`` unpacks the same order.
+ORDER = (
+    "ledger", "config", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases", "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix",
+    "events", "metrics_prefix", "hosts", "host_prefix",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of one pool's keys. All share the hash tag ``{POOL}``, hence one Redis Cluster slot.
+
+    A name that ends in ``_prefix`` is completed with a host, a UUID or an id.
+
+    Raises:
+        InvalidRequest: the pool's name is not 1 to 64 letters, digits, ``_``, ``.`` or ``-``.
+    """
+
+    pool: str
+    all: tuple[str, ...] = field(init=False, repr=False)
+    root: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the pool's name and lay out the key vector that scripts receive."""
+        if not _POOL.fullmatch(self.pool):
+            raise InvalidRequest("pool", self.pool, "1 to 64 letters, digits, '_', '.' or '-', a letter or digit first")
+        root = f"gpubroker:{{{self.pool}}}:"
+        object.__setattr__(self, "root", root)
+        object.__setattr__(
+            self,
+            "all",
+            (
+                f"{root}ledger",  # hash: epoch, token, seq, clock_ms, soonest, ...
+                f"{root}config",  # hash: thresholds that differ from the defaults; NAME@UUID overrides for one GPU
+                f"{root}gpus",  # set of UUIDs
+                f"{root}gpu:",  # hash a GPU; beside its facts a field lease:ID with the bytes of each lease on it
+                f"{root}free",  # zset: UUID by free bytes, only GPUs open for grants
+                f"{root}fresh",  # zset: UUID by the time at which its sample is too old
+                f"{root}capacity",  # zset: UUID by the budget it would have with nothing unmanaged on it
+                f"{root}lease:",  # hash a lease
+                f"{root}leases",  # zset: id by expiry in ms
+                f"{root}ended:",  # string with a TTL: token of a lease that ended a moment ago
+                f"{root}waiter:",  # hash a waiter
+                f"{root}waiters",  # zset: id by priority, then arrival
+                f"{root}waiting",  # zset: id by the time at which a silent waiter is dropped
+                f"{root}wake:",  # list a waiter: pushed when it is granted
+                f"{root}events",  # stream: the journal
+                f"{root}metrics:",  # stream a host: samples
+                f"{root}hosts",  # set of host names
+                f"{root}host:",  # hash a host
+            ),
+        )
+
+    def _at(self, name: str, suffix: str = "") -> str:
+        return self.all[ORDER.index(name)] + suffix
+
+    @property
+    def ledger(self) -> str:
+        """Hash: epoch, last token, journal sequence, clock high-water mark."""
+        return self._at("ledger")
+
+    @property
+    def config(self) -> str:
+        """Hash: configuration that differs from the defaults."""
+        return self._at("config")
+
+    @property
+    def gpus(self) -> str:
+        """Set of UUIDs."""
+        return self._at("gpus")
+
+    @property
+    def free(self) -> str:
+        """Sorted set: UUID by free bytes, only GPUs open for grants."""
+        return self._at("free")
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: lease id by expiry in milliseconds."""
+        return self._at("leases")
+
+    @property
+    def waiters(self) -> str:
+        """Sorted set: waiter id by priority, then arrival."""
+        return self._at("waiters")
+
+    @property
+    def waiting(self) -> str:
+        """Sorted set: waiter id by the time at which it is dropped if silent."""
+        return self._at("waiting")
+
+    @property
+    def events(self) -> str:
+        """Stream: the journal."""
+        return self._at("events")
+
+    @property
+    def hosts(self) -> str:
+        """Set of host names."""
+        return self._at("hosts")
+
+    def gpu(self, uuid: str) -> str:
+        """Hash of one GPU."""
+        return self._at("gpu_prefix", uuid)
+
+    def lease(self, lease_id: str) -> str:
+        """Hash of one lease."""
+        return self._at("lease_prefix", lease_id)
+
+    def waiter(self, lease_id: str) -> str:
+        """Hash of one waiter."""
+        return self._at("waiter_prefix", lease_id)
+
+    def wake(self, lease_id: str) -> str:
+        """List on which a waiter sleeps."""
+        return self._at("wake_prefix", lease_id)
+
+    def metrics(self, host: str) -> str:
+        """Stream of one host's samples."""
+        return self._at("metrics_prefix", host)
+
+    def host(self, host: str) -> str:
+        """Hash of one host."""
+        return self._at("host_prefix", host)

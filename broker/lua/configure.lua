@@ -1,0 +1,25 @@
+#!lua
+-- Stores a pool's configuration if nobody changed it since the caller read it.
+--
+-- KEYS   the pool's keys
+-- ARGV   1 version the caller read ('0' if none); then name and value in turn: the whole of what differs from defaults
+-- reply  the new version | changed (read again, and try again)
+-- errors BROKER_INVALID
+-- cost   O(fields), at most 1,000
+-- include: keys check ledger
+
+local version = whole('version', ARGV[1], 0, 9007199254740991)
+if #ARGV % 2 == 0 or #ARGV > 2001 then invalid('arguments', tostring(#ARGV), 'a version, then pairs, at most 1000') end
+for i = 2, #ARGV, 2 do name('config', ARGV[i]) end
+if refusal then return refusal end
+if tonumber(call('HGET', CONFIG, 'version') or 0) ~= version then return 'changed' end
+local values = { 'version', int(version + 1) }
+for i = 2, #ARGV do table.insert(values, ARGV[i]) end
+call('DEL', CONFIG)
+call('HSET', CONFIG, unpack(values))
+-- What every script needs stands beside the clock: one read less for each.
+call('HSET', LEDGER, 'silence_ms', int(math.max(10000, setting('monitor_interval', 3) * 3000)),
+  'events_max', int(setting('events_max', 20000)))
+journal('config', unpack(values))
+save()
+return int(version + 1)

@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Ends what is over and serves waiters, as every other script does on its way; for those who have nothing else to ask.
+--
+-- KEYS   the pool's keys
+-- ARGV   none
+-- reply  the ledger's time in ms
+-- errors none
+-- cost   O(log n) for each of at most 8 leases, GPUs and waiters that are over, plus the waiters served
+-- include: keys ledger gpu reap grant
+
+reap()
+serve()
+save()
+return int(now)

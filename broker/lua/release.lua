@@ -1,0 +1,30 @@
+#!lua flags=allow-oom
+-- Ends a lease, gives its bytes back and hands them to waiters in the same step. Asked again, for instance after a lost
+-- reply, it answers as before and gives nothing back twice.
+--
+-- KEYS   the pool's keys
+-- ARGV   1 id  2 token
+-- reply  released                 (also when it was released before under this token)
+--        late                     (its time was over, its bytes still counted: they are back now)
+-- errors BROKER_INVALID  BROKER_STALE_TOKEN  BROKER_LEASE_LOST  BROKER_LEASE_NOT_FOUND
+-- cost   O(log n), plus the waiters it serves
+-- include: keys check ledger gpu reap grant holder
+
+local id = name('lease_id', ARGV[1])
+whole('token', ARGV[2], 1, 9007199254740991)
+if refusal then return refusal end
+local lease, refused, how = held_by(id, ARGV[2])
+if how == 'released' then return 'released' end
+if refused then return refused end
+
+local over = is_over(lease)
+call('ZREM', LEASES, id)
+call('DEL', LEASE_OF .. id)
+call('SET', ENDED_OF .. id, ARGV[2] .. ' released', 'PX', 60000)
+give_back(id, lease.gpu, lease.bytes)
+journal('released', 'id', id, 'token', ARGV[2], 'gpu_uuids', lease.gpu, 'memory_bytes', int(lease.bytes),
+  'held_ms', int(now - lease.created_at))
+reap()
+serve()
+save()
+return over and 'late' or 'released'

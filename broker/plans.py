@@ -1,0 +1,232 @@
+"""What is read and configured, as plans: generators that yield batches of commands and are sent their replies.
+
+A plan does no input or output, so the sync and the async client run the same ones. Each batch is one round trip.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from broker.calls import check_name, check_whole
+from broker.errors import BrokerError, InvalidRequest
+from broker.values import HeldLease, State, Throttle
+
+if TYPE_CHECKING:
+    from broker.ledger.keys import Keys
+    from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
+    from broker.thresholds import Thresholds
+
+T = TypeVar("T")
+Command = tuple[Any, ...]
+Plan = Generator[Sequence[Command], list[Any], T]
+
+#: Records fetched in one batch: bounds the size of a pipeline and of its replies.
+_BATCH = 500
+
+
+def _hashes(names: Sequence[str]) -> Plan[list[dict[str, str]]]:
+    """Every hash of these names that exists."""
+    found: list[dict[str, str]] = []
+    for start in range(0, len(names), _BATCH):
+        replies = yield [("HGETALL", name) for name in names[start : start + _BATCH]]
+        found += [reply for reply in replies if reply]
+    return found
+
+
+def lease(keys: Keys, lease_id: str) -> Plan[LeaseRecord | None]:
+    """One lease, or ``None``."""
+    from broker.models import LeaseRecord
+
+    (fields,) = yield [("HGETALL", keys.lease(check_name("lease_id", lease_id)))]
+    return LeaseRecord.from_hash(fields) if fields else None
+
+
+def leases(keys: Keys) -> Plan[list[LeaseRecord]]:
+    """Every lease whose bytes count, by end."""
+    from broker.models import LeaseRecord
+
+    (ids,) = yield [("ZRANGE", keys.leases, 0, -1)]
+    return [LeaseRecord.from_hash(fields) for fields in (yield from _hashes([keys.lease(i) for i in ids]))]
+
+
+def waiters(keys: Keys) -> Plan[list[Waiter]]:
+    """Every waiter, next first."""
+    from broker.models import Waiter
+
+    (ids,) = yield [("ZRANGE", keys.waiters, 0, -1)]
+    return [Waiter.from_hash(fields) for fields in (yield from _hashes([keys.waiter(i) for i in ids]))]
+
+
+def _as_seen_now(gpu: Gpu, now_ms: int) -> Gpu:
+    """The GPU as a grant would see it: a sample past its freshness is no news."""
+    if gpu.fresh_until >= now_ms or gpu.state is State.UNAVAILABLE:
+        return gpu
+    return gpu.model_copy(
+        update={
+            "state": State.UNAVAILABLE,
+            "speed": 0.0,
+            "job_state": State.UNAVAILABLE,
+            "job_speed": 0.0,
+            "reason": f"no sample since {gpu.sampled_at}",
+        }
+    )
+
+
+def gpus(keys: Keys) -> Plan[list[Gpu]]:
+    """Every GPU, by host and index."""
+    from broker.models import Gpu
+
+    uuids, now, offset = yield [("SMEMBERS", keys.gpus), ("TIME",), ("HGET", keys.ledger, "clock_offset_ms")]
+    now_ms = _milliseconds(now) + int(offset or 0)
+    found = yield from _hashes([keys.gpu(uuid) for uuid in uuids])
+    seen = [_as_seen_now(Gpu.from_hash(fields), now_ms) for fields in found]
+    return sorted(seen, key=lambda gpu: (gpu.host, gpu.index, gpu.uuid))
+
+
+def gpu(keys: Keys, uuid: str) -> Plan[Gpu | None]:
+    """One GPU, or ``None``."""
+    from broker.models import Gpu
+
+    fields, now, offset = yield [
+        ("HGETALL", keys.gpu(check_name("gpu", uuid))), ("TIME",), ("HGET", keys.ledger, "clock_offset_ms"),
+    ]  # fmt: skip
+    return _as_seen_now(Gpu.from_hash(fields), _milliseconds(now) + int(offset or 0)) if fields else None
+
+
+def hosts(keys: Keys) -> Plan[list[dict[str, str]]]:
+    """Every host's hash: host, state, reason, source, gpus, sampled_at, fresh_until."""
+    (names,) = yield [("SMEMBERS", keys.hosts)]
+    return (yield from _hashes([keys.host(name) for name in sorted(names)]))
+
+
+def _milliseconds(time: Sequence[str]) -> int:
+    return int(time[0]) * 1000 + int(time[1]) // 1000
+
+
+def throttle(keys: Keys, uuid: str | None) -> Plan[Throttle]:
+    """What a holder on this GPU should do; without one, on this process's own GPU, else on the pool's worst.
+
+    Unknown is UNAVAILABLE: nothing fails open.
+    """
+    own = uuid or os.environ.get("GPUBROKER_GPU_UUIDS", "")
+    if own:
+        seen = []
+        for name in own.split(","):
+            one = yield from gpu(keys, name)
+            if one is None:
+                return Throttle(State.UNAVAILABLE, 0.0, f"the pool knows no GPU {name}")
+            seen.append(one)
+    else:
+        seen = yield from gpus(keys)
+        if not seen:
+            return Throttle(State.UNAVAILABLE, 0.0, "the pool has no GPU; is an agent running?")
+    worst = max(seen, key=lambda one: one.job_state.rank)
+    return Throttle(worst.job_state, worst.job_state.speed, worst.reason or f"{worst.name} is {worst.job_state}")
+
+
+def events(keys: Keys, after: str, count: int) -> Plan[list[Event]]:
+    """The journal after a stream id, oldest first."""
+    check_whole("count", count, 1, 1_000_000)
+    (entries,) = yield [("XRANGE", keys.events, f"({after}" if after not in ("-", "0") else "-", "+", "COUNT", count)]
+    return [event(stream_id, fields) for stream_id, fields in entries]
+
+
+def recent_events(keys: Keys, count: int) -> Plan[list[Event]]:
+    """The journal's last entries, oldest first."""
+    check_whole("count", count, 1, 1_000_000)
+    (entries,) = yield [("XREVRANGE", keys.events, "+", "-", "COUNT", count)]
+    return [event(stream_id, fields) for stream_id, fields in reversed(entries)]
+
+
+def last_event_id(keys: Keys) -> Plan[str]:
+    """Where the journal ends now."""
+    (entries,) = yield [("XREVRANGE", keys.events, "+", "-", "COUNT", 1)]
+    return str(entries[0][0]) if entries else "0"
+
+
+def event(stream_id: str, fields: dict[str, str]) -> Event:
+    """A journal entry as it stands in the stream."""
+    from broker.models import Event
+
+    own = {name: value for name, value in fields.items() if name not in ("seq", "kind", "at")}
+    return Event(
+        stream_id=stream_id, seq=int(fields["seq"]), kind=fields["kind"], at=int(fields["at"]), fields=own
+    )  # fmt: skip
+
+
+def history(keys: Keys, uuid: str) -> Plan[list[Sample]]:
+    """The samples kept of one GPU, oldest first."""
+    from broker.models import Sample
+
+    (host,) = yield [("HGET", keys.gpu(check_name("gpu", uuid)), "host")]
+    if not host:
+        raise BrokerError(f"the pool knows no GPU {uuid}; see `gpubroker status`")
+    (entries,) = yield [("XRANGE", keys.metrics(host), "-", "+")]
+    return [
+        Sample.from_hash({"stream_id": stream_id, **fields}) for stream_id, fields in entries if fields["uuid"] == uuid
+    ]
+
+
+def config(keys: Keys, uuid: str | None) -> Plan[Thresholds]:
+    """The pool's configuration; with a GPU, as it holds for that one (``NAME@UUID`` wins over ``NAME``)."""
+    from broker.thresholds import Thresholds
+
+    (stored,) = yield [("HGETALL", keys.config)]
+    return Thresholds.parse(effective(stored, uuid))
+
+
+def effective(stored: dict[str, str], uuid: str | None) -> dict[str, str]:
+    """The stored names and texts that hold for one GPU, or for the pool."""
+    values = {name: value for name, value in stored.items() if "@" not in name and name != "version"}
+    if uuid is not None:
+        own = f"@{uuid}"
+        values |= {name.removesuffix(own): value for name, value in stored.items() if name.endswith(own)}
+    return values
+
+
+def new_config(keys: Keys, changes: dict[str, Any], uuid: str | None) -> Plan[tuple[Thresholds, list[Any]]]:
+    """The configuration with these changes, checked, and the arguments that store it. ``None`` restores a default."""
+    from broker.thresholds import Thresholds
+
+    (stored,) = yield [("HGETALL", keys.config)]
+    merged = effective(stored, uuid)
+    for name, value in changes.items():
+        if name not in Thresholds.model_fields:
+            raise InvalidRequest(name, value, "one of " + ", ".join(Thresholds.model_fields))
+        merged.pop(name, None)
+        if value is not None:
+            merged[name] = value
+    result = Thresholds.parse(merged)
+    texts = result.changed() if uuid is None else result.as_text()
+    kept = {name: text for name, text in stored.items() if name != "version"}
+    for name, value in changes.items():
+        at = name if uuid is None else f"{name}@{check_name('gpu', uuid)}"
+        kept.pop(at, None)
+        if value is not None and name in texts:
+            kept[at] = texts[name]
+    return result, [stored.get("version", "0"), *(part for pair in kept.items() for part in pair)]
+
+
+def held(keys: Keys, uuids: Sequence[str]) -> Plan[dict[str, list[HeldLease]]]:
+    """The leases on each of these GPUs: two round trips, or one where there are none."""
+    on: dict[str, list[HeldLease]] = {uuid: [] for uuid in uuids}
+    if not uuids:
+        return on
+    names = yield [("HKEYS", keys.gpu(uuid)) for uuid in uuids]
+    pairs = [
+        (uuid, name.removeprefix("lease:"))
+        for uuid, fields in zip(uuids, names, strict=True)
+        for name in sorted(fields)
+        if name.startswith("lease:")
+    ]
+    if not pairs:
+        return on
+    rows = yield [
+        ("HMGET", keys.lease(lease_id), "memory_bytes", "pid", "state", "created_at") for _, lease_id in pairs
+    ]
+    for (uuid, lease_id), (memory, pid, state, created) in zip(pairs, rows, strict=True):
+        if memory is not None:
+            on[uuid].append(HeldLease(lease_id, int(memory), int(pid) if pid else None, state, int(created)))
+    return on

@@ -1,0 +1,75 @@
+"""Plain values that ledger, agent and jobs share. No pydantic here: a job's import stays light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """How a GPU is, from best to worst."""
+
+    OPTIMAL = "OPTIMAL"
+    NORMAL = "NORMAL"
+    THROTTLED = "THROTTLED"
+    CRITICAL = "CRITICAL"
+    UNAVAILABLE = "UNAVAILABLE"
+
+    @property
+    def speed(self) -> float:
+        """The multiplier a job scales its work by; 0.0 means pause."""
+        return _SPEEDS[self]
+
+    @property
+    def rank(self) -> int:
+        """0 for OPTIMAL up to 4 for UNAVAILABLE: the larger the worse."""
+        return _RANKS[self]
+
+
+_SPEEDS = {State.OPTIMAL: 1.0, State.NORMAL: 0.8, State.THROTTLED: 0.5, State.CRITICAL: 0.0, State.UNAVAILABLE: 0.0}
+_RANKS = {state: rank for rank, state in enumerate(_SPEEDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """What a job should do now: the state that a holder sees, its speed multiplier and why, in words."""
+
+    state: State
+    speed: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """What an agent needs of a lease on one of its GPUs, to tell its processes from strangers."""
+
+    id: str
+    memory_bytes: int
+    pid: int | None
+    state: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReport:
+    """What an agent says of one GPU in one sample. ``None`` is unknown and is not published.
+
+    ``state`` is the worse of temperature and memory; ``job_state`` is temperature and health alone.
+    ``unmanaged_bytes`` are in use by processes that hold no lease. A GPU that cannot be read has
+    ``state=UNAVAILABLE`` and says why in ``reason``.
+    """
+
+    uuid: str
+    index: int
+    name: str
+    state: State
+    job_state: State
+    reason: str
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    memory_reserved_bytes: int | None = None
+    unmanaged_bytes: int | None = None
+    temperature_c: int | None = None
+    utilization_percent: int | None = None
+    power_mw: int | None = None
+    process_count: int | None = None

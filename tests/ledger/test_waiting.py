@@ -1,0 +1,215 @@
+"""Waiters: pushed hand-over, order, and those who died."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from broker import Broker, InsufficientMemory, Lease
+from tests.ledger.test_lease_life import until
+
+Cards = Callable[..., None]
+
+
+def ask(broker: Broker, lease_id: str, memory: str = "5GiB", **request: object) -> str:
+    """One asking without blocking, as a waiter's first: 'granted', 'waiting', …"""
+    from broker import calls
+
+    values: dict[str, object] = {
+        "lease_id": lease_id, "ttl": 30, "wait": 60, "gpus": 1, "host": None, "gpu": None, "priority": 0,
+        "tenant": "default", "placement": "pack", "token": None, "owner": None, "job_id": None, "pid": None,
+    }  # fmt: skip
+    request_ = calls.ask(memory, **(values | request))  # type: ignore[arg-type]
+    return str(broker.call("acquire", *request_.argv, 1)[0])
+
+
+def granted(broker: Broker) -> set[str]:
+    return {lease.id for lease in broker.leases()}
+
+
+def test_a_release_hands_over_to_the_waiter_that_sleeps(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(broker.acquire, "5GiB", wait=30, lease_id="next")
+        until(lambda: bool(broker.waiters()))
+        holder.release()
+        lease = waiter.result(timeout=2)  # pushed: well before the waiter's next beat of 3 s
+    assert broker.get("next").state == "active"  # type: ignore[union-attr]
+    assert lease.waited_ms > 0
+
+
+def test_an_expiry_serves_the_waiter_without_any_daemon(broker: Broker, cards: Cards) -> None:
+    broker.update_config(reclaim_seconds=0)
+    cards("GPU-a")
+    broker.acquire("5GiB", ttl=0.2)
+    assert broker.acquire("5GiB", wait=10).waited_ms >= 100
+
+
+def test_waiting_ends_in_time_and_leaves_the_queue(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    broker.acquire("5GiB")
+    with pytest.raises(InsufficientMemory, match=r"512 MiB"):
+        broker.acquire("5GiB", wait=0.2)
+    assert broker.waiters() == []
+
+
+def test_first_come_is_first_served_and_priority_goes_before(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    for name, priority in (("first", 0), ("second", 0), ("urgent", 5)):
+        assert ask(broker, name, priority=priority) == "waiting"
+    assert [waiter.id for waiter in broker.waiters()] == ["urgent", "first", "second"]
+    served = []
+    for _ in range(3):
+        holder.release()
+        (served_id,) = granted(broker)
+        served.append(served_id)
+        priority = 5 if served_id == "urgent" else 0
+        holder = broker.acquire("5GiB", lease_id=served_id, priority=priority, wait=60)
+    assert served == ["urgent", "first", "second"]
+
+
+def test_a_release_wakes_only_those_it_serves(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    ask(broker, "served")
+    ask(broker, "not-yet")
+    holder.release()
+    assert broker.redis.llen(broker.keys.wake("served")) == 1
+    assert broker.redis.llen(broker.keys.wake("not-yet")) == 0
+
+
+def test_a_grant_that_nobody_claims_moves_on(broker: Broker, cards: Cards) -> None:
+    broker.update_config(claim_seconds=1)
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    ask(broker, "died")
+    ask(broker, "alive")
+    holder.release()
+    assert granted(broker) == {"died"}
+    until(lambda: bool(broker.reap()) and granted(broker) == {"alive"})
+    assert "unclaimed" in [event.kind for event in broker.events()]
+
+
+def test_a_silent_waiter_is_dropped(broker: Broker, cards: Cards) -> None:
+    broker.update_config(waiter_seconds=1)
+    cards("GPU-a")
+    broker.acquire("5GiB")
+    ask(broker, "died")
+    until(lambda: bool(broker.reap()) and broker.waiters() == [])
+    assert "dropped" in [event.kind for event in broker.events()]
+
+
+def test_a_waiter_that_shows_life_is_kept_and_keeps_its_place(broker: Broker, cards: Cards) -> None:
+    broker.update_config(waiter_seconds=1)
+    cards("GPU-a")
+    broker.acquire("5GiB")
+    ask(broker, "patient")
+    since = broker.waiters()[0].since
+    ask(broker, "late")
+    until(lambda: ask(broker, "patient") == "waiting" and ask(broker, "late") == "waiting" and broker.reap() > since + 1500)
+    assert [waiter.id for waiter in broker.waiters()] == ["patient", "late"]
+
+
+def test_a_small_request_goes_on_past_a_big_one_but_only_so_often(broker: Broker, cards: Cards) -> None:
+    broker.update_config(bypass_max=2)
+    cards("GPU-a")
+    broker.acquire("2GiB")
+    ask(broker, "big", "5GiB")
+    for _ in range(2):
+        broker.acquire("1GiB").release()
+    with pytest.raises(InsufficientMemory):
+        broker.acquire("1GiB")  # law 7: from here the card's free bytes gather for the big one
+    assert broker.acquire("1GiB", priority=1).gpu_uuids == ("GPU-a",)
+
+
+def test_a_big_waiter_on_one_host_holds_nobody_back_on_another(broker: Broker, cards: Cards) -> None:
+    broker.update_config(bypass_max=0)
+    cards("GPU-a", host="h1")
+    cards("GPU-b", host="h2")
+    broker.acquire("2GiB", host="h1")
+    ask(broker, "big", "5GiB", host="h1")
+    assert broker.acquire("1GiB", host="h2").gpu_uuids == ("GPU-b",)
+
+
+def test_cancel_leaves_the_queue_or_passes_an_unclaimed_grant_on(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    ask(broker, "one")
+    ask(broker, "two")
+    ask(broker, "three")
+    assert broker.cancel("one") is True
+    holder.release()
+    assert granted(broker) == {"two"}
+    assert broker.cancel("two") is True
+    assert granted(broker) == {"three"}
+    assert broker.cancel("nobody") is False
+
+
+def test_capacity_that_comes_back_by_a_sample_or_an_undrain_serves_waiters(broker: Broker, cards: Cards) -> None:
+    from broker.units import GIB
+
+    cards("GPU-a", unmanaged_bytes=5 * GIB)
+    ask(broker, "one", "4GiB")
+    cards("GPU-a", unmanaged_bytes=0)
+    assert granted(broker) == {"one"}
+    cards("GPU-b", host="h2")
+    broker.drain("GPU-b")
+    ask(broker, "two", "4GiB")
+    broker.undrain("GPU-b")
+    assert granted(broker) == {"one", "two"}
+
+
+def test_a_request_too_big_for_a_grown_up_pool_stops_waiting(broker: Broker, cards: Cards) -> None:
+    assert ask(broker, "early", "10GiB") == "waiting"  # no card is known yet
+    cards("GPU-a")
+    assert ask(broker, "early", "10GiB") == "impossible"
+    assert broker.waiters() == []
+
+
+def test_one_waiter_more_than_the_cap_is_refused_clearly(broker: Broker, cards: Cards) -> None:
+    broker.update_config(waiters_max=1)
+    cards("GPU-a")
+    broker.acquire("5GiB")
+    ask(broker, "one")
+    with pytest.raises(InsufficientMemory, match="1 requests wait already"):
+        broker.acquire("5GiB", wait=5)
+
+
+def test_many_waiters_share_one_card_one_at_a_time(broker: Broker, cards: Cards, redis_url: str) -> None:
+    cards("GPU-a")
+    holding = threading.Semaphore(1)
+
+    def use(_: int) -> int:
+        with Broker.from_url(redis_url) as own:
+            lease: Lease = own.acquire("5GiB", wait=60)
+            alone = holding.acquire(blocking=False)
+            assert alone, "two held the card at once"
+            holding.release()
+            lease.release()
+            return lease.token
+
+    with ThreadPoolExecutor(12) as pool:
+        tokens = list(pool.map(use, range(36)))
+    assert len(set(tokens)) == 36
+    assert broker.leases() == []
+
+
+def test_a_waiter_interrupted_in_its_sleep_leaves_the_queue(broker: Broker, cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards("GPU-a")
+    broker.acquire("5GiB")
+    run = broker._run_command
+
+    def interrupted(*command: object) -> object:
+        if command[0] == "BLPOP":
+            raise KeyboardInterrupt
+        return run(*command)
+
+    monkeypatch.setattr(broker, "_run_command", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broker.acquire("5GiB", wait=30)
+    assert broker.waiters() == []
