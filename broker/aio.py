@@ -18,7 +18,7 @@ from broker.errors import BrokerError, PoolUnavailable
 from broker.lease import AsyncLease
 from broker.ledger.keys import Keys
 from broker.ledger.scripts import script
-from broker.ledger.server import require_version
+from broker.ledger.server import require_version, shown_url
 
 if TYPE_CHECKING:
     from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
@@ -42,7 +42,7 @@ class AsyncBroker:
     def from_url(cls, url: str, pool: str = "default") -> Self:
         """As ``Broker.from_url``."""
         connection.check_url(url)
-        return cls(connection.connect(redis.asyncio.Redis, url), pool=pool, url=connection.safe_url(url))
+        return cls(connection.connect(redis.asyncio.Redis, url), pool=pool, url=shown_url(url))
 
     async def acquire(
         self,
@@ -153,6 +153,10 @@ class AsyncBroker:
         """As ``Broker.leases``."""
         return await self.run(plans.leases(self.keys))
 
+    async def expired(self, lease_ids: Sequence[str]) -> list[str]:
+        """As ``Broker.expired``."""
+        return await self.run(plans.expired(self.keys, lease_ids))
+
     async def waiters(self) -> list[Waiter]:
         """As ``Broker.waiters``."""
         return await self.run(plans.waiters(self.keys))
@@ -236,14 +240,14 @@ class AsyncBroker:
         try:
             pipe = self.redis.pipeline(transaction=False)
             for command in commands:
-                pipe.execute_command(*command)
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
             return await pipe.execute()
         except redis.RedisError as error:
             raise connection.translate(error, self.url) from error
 
     async def _run_command(self, *command: Any) -> Any:
         try:
-            return await self.redis.execute_command(*command)
+            return await self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except redis.exceptions.NoScriptError:
             raise
         except redis.RedisError as error:

@@ -17,7 +17,7 @@ from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
 from broker.lease import Lease, Renewer
 from broker.ledger.keys import Keys
 from broker.ledger.scripts import script
-from broker.ledger.server import require_version
+from broker.ledger.server import require_version, shown_url
 
 if TYPE_CHECKING:
     from broker.journal import Subscription
@@ -47,7 +47,7 @@ class Broker:
             InvalidRequest: not such a URL, or the pool's name is not allowed.
         """
         connection.check_url(url)
-        return cls(connection.connect(redis.Redis, url), pool=pool, url=connection.safe_url(url))
+        return cls(connection.connect(redis.Redis, url), pool=pool, url=shown_url(url))
 
     # -- a lease's life ------------------------------------------------------------------------------------------------
 
@@ -202,6 +202,10 @@ class Broker:
         """Every lease whose bytes count, the next to end first."""
         return self.run(plans.leases(self.keys))
 
+    def expired(self, lease_ids: Sequence[str]) -> list[str]:
+        """Which of these leases ended by their time, within the last minute."""
+        return self.run(plans.expired(self.keys, lease_ids))
+
     def waiters(self) -> list[Waiter]:
         """Every waiter, the next to be served first."""
         return self.run(plans.waiters(self.keys))
@@ -345,12 +349,12 @@ class Broker:
         with self._errors():
             pipe = self.redis.pipeline(transaction=False)
             for command in commands:
-                pipe.execute_command(*command)
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
             return pipe.execute()
 
     def _run_command(self, *command: Any) -> Any:
         try:
-            return self.redis.execute_command(*command)
+            return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except redis.exceptions.NoScriptError:
             raise
         except redis.RedisError as error:

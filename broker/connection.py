@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -13,11 +12,9 @@ from redis.exceptions import ResponseError
 
 from broker.calls import broker_error
 from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
+from broker.ledger.server import shown_url
 
 C = TypeVar("C")
-
-_PASSWORD = re.compile(r"(?P<head>^[a-z+]+://[^/@:]*:)[^@]*(?P<tail>@)")
-
 
 def check_url(url: object) -> str:
     """A URL that redis-py takes.
@@ -26,21 +23,16 @@ def check_url(url: object) -> str:
         InvalidRequest: it is not.
     """
     allowed = "redis://HOST:PORT/DB, rediss://… or unix:///PATH"
-    shown = safe_url(url) if isinstance(url, str) else url
+    shown = shown_url(url) if isinstance(url, str) else url
     if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
         raise InvalidRequest("redis_url", shown, allowed)
     try:
         if not (urlsplit(url).port or True):
             raise ValueError
-        redis.connection.parse_url(url)
+        redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:
         raise InvalidRequest("redis_url", shown, allowed) from None
     return url
-
-
-def safe_url(url: str) -> str:
-    """The URL without its password: what may be shown and logged."""
-    return _PASSWORD.sub(r"\g<head>***\g<tail>", url)
 
 
 def connect(kind: Any, url: str) -> Any:

@@ -98,5 +98,5 @@ def end_all(processes: Sequence[subprocess.Popen[bytes]], patience: float) -> No
                 process.wait(max(0.0, deadline - time.monotonic()))
         running = [process for process in running if process.poll() is None]
     for process in running:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # it leads its session: what it started goes with it
         process.wait()

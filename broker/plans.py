@@ -51,6 +51,14 @@ def leases(keys: Keys) -> Plan[list[LeaseRecord]]:
     return [LeaseRecord.from_hash(fields) for fields in (yield from _hashes([keys.lease(i) for i in ids]))]
 
 
+def expired(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
+    """Which of these leases ended by their time, within the last minute."""
+    if not lease_ids:
+        return []
+    (told,) = yield [("MGET", *(keys.ended(check_name("lease_id", one)) for one in lease_ids))]
+    return [one for one, how in zip(lease_ids, told, strict=True) if how is not None and how.endswith(" expired")]
+
+
 def waiters(keys: Keys) -> Plan[list[Waiter]]:
     """Every waiter, next first."""
     from broker.models import Waiter

@@ -41,15 +41,20 @@ class Ended:
             f"killed by {signal.Signals(-self.status).name}" if self.status < 0 else f"ended with status {self.status}"
         )
         then = "" if self.restart_in is None else f", starts again in {self.restart_in:g} s"
-        return f"{self.name} {how}{then}; see {self.log}"
+        return f"{self.name} {how}{then}; see {self.log}{self._last_words()}"
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
+        words = "".join(filter(str.isprintable, next((line for line in reversed(lines) if line.strip()), "")))
+        return f": {words}" if words else ""
 
 
 @dataclass(slots=True)
 class Child:
-    """One child process, under the name by which its starter knows it."""
+    """One child process, under the name by which its starter knows it. ``command`` is told how often it ran before."""
 
     name: str
-    command: list[str]
+    command: Callable[[int], Sequence[str]]
     environment: dict[str, str]
     log: Path
     restart: bool
@@ -57,6 +62,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     restart_at: float = 0.0
     failures: int = 0
+    starts: int = 0
     started: float = field(default=0.0, repr=False)
 
     @property
@@ -95,7 +101,8 @@ class Stack:
         self.server = EmbeddedServer(self.folder, port, persist=persist, keep=keep)
         self.children: dict[str, Child] = {}
         self._restart = restart
-        self._keep = keep
+        #: Whether it goes on when its block or its process ends.
+        self.keeps = keep
         self._broker: Broker | None = None
 
     @property
@@ -132,8 +139,13 @@ class Stack:
     ) -> Child:
         """Start a GPU worker on ``queues``; with ``host`` it borrows only on that host's cards."""
         named = [word for queue in queues for word in ("--queue", queue)]
-        arguments = ["worker", *named, "--name", name, *_option("--host", host), *options]
-        return self.add(name, _verb(arguments), stage=2, environment=_host(host))
+
+        def command(starts: int) -> list[str]:
+            # RQ refuses a name whose last bearer was killed, until that one's record has run out.
+            own = name if not starts else f"{name}.{starts + 1}"
+            return _verb(["worker", *named, "--name", own, *_option("--host", host), *options])
+
+        return self._add(name, command, 2, _host(host))
 
     def add(
         self, name: str, command: Sequence[str], *, stage: int = 2, environment: Mapping[str, str] | None = None
@@ -143,16 +155,17 @@ class Stack:
         Raises:
             BrokerError: the name is taken.
         """
+        words = tuple(command)
+        return self._add(name, lambda starts: words, stage, environment or {})
+
+    def _add(
+        self, name: str, command: Callable[[int], Sequence[str]], stage: int, environment: Mapping[str, str]
+    ) -> Child:
         if name in self.children:
             raise BrokerError(f"the stack has a child named {name} already")
-        own = {
-            "GPUBROKER_REDIS_URL": self.url,
-            "GPUBROKER_POOL": self.pool,
-            "PYTHONUNBUFFERED": "1",
-            **(environment or {}),
-        }
+        ledger = {"GPUBROKER_REDIS_URL": self.url, "GPUBROKER_POOL": self.pool, "PYTHONUNBUFFERED": "1"}
         log = self.folder / "logs" / f"{name}.log"
-        child = Child(name, list(command), own, log, self._restart, stage)
+        child = Child(name, command, {**ledger, **environment}, log, self._restart, stage)
         self._launch(child)
         self.children[name] = child
         return child
@@ -223,17 +236,18 @@ class Stack:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Stop everything, unless it was asked to stay and nothing went wrong."""
-        if not self._keep or error is not None:
+        if not self.keeps or error is not None:
             self.stop()
 
     def _launch(self, child: Child) -> None:
         with child.log.open("ab") as log:
             child.process = lifeline.spawn(
-                child.command,
+                child.command(child.starts),
                 log,
-                on_parent_death=None if self._keep else signal.SIGKILL,
+                on_parent_death=None if self.keeps else signal.SIGKILL,
                 environment={**os.environ, **child.environment},
             )
+        child.starts += 1
         child.started = time.monotonic()
         child.restart_at = 0.0
 

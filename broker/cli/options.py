@@ -56,16 +56,16 @@ def broker_from(redis_url: str, pool: str) -> Broker:
 
     from broker import connection
     from broker.client import Broker
-    from broker.ledger.server import require_version
+    from broker.ledger.server import require_version, shown_url
 
     context = click.get_current_context()
     context.find_root().meta[URL_META] = redis_url
     broker = Broker.from_url(redis_url, pool=pool)
     context.call_on_close(broker.close)
     try:
-        require_version(broker.redis.info("server"), broker.url)
+        require_version(broker.redis.info("server"), redis_url)
     except RedisError as error:
-        raise connection.translate(error, broker.url) from error
+        raise connection.translate(error, shown_url(redis_url)) from error
     return broker
 
 

@@ -44,9 +44,10 @@ def up(folder: Path | None, port: int, workers: int, queues: tuple[str, ...], si
     from broker.stack import Stack
 
     Keys(pool)  # refuses a bad name before anything starts
-    # SIGTERM and SIGHUP end the stack as Ctrl-C does, also while it starts.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    # All of them end the stack as Ctrl-C does, also while it starts; nohup has asked not to hear of the terminal's end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     folder = folder or _default_folder()
     try:
         with Stack(folder, port=port, pool=pool, restart=True) as stack:
@@ -57,11 +58,13 @@ def up(folder: Path | None, port: int, workers: int, queues: tuple[str, ...], si
 
 def _serve(stack: Stack, workers: int, queues: tuple[str, ...], simulate: str | None) -> None:
     click.echo(f"server   {stack.url}  pid {stack.server.pid}, data and logs in {stack.folder}")
+    # What a folder of an earlier run still says of its hosts is not the agent's word.
+    before = _samples(stack.broker).items()
     stack.agent("agent", simulate=simulate)
     # Workers start while the agent looks for its cards; what they cannot get yet, their jobs wait for.
     for number in range(1, workers + 1):
         stack.worker(f"{_short_host()}-{os.getpid()}-{number}", queues)
-    stack.wait_ready(_seen, _AGENT_SECONDS, "the agent")
+    stack.wait_ready(lambda broker: bool(_samples(broker).items() - before), _AGENT_SECONDS, "the agent")
     for line in _introduction(stack, workers, queues):
         click.echo(line)
     while True:
@@ -69,12 +72,9 @@ def _serve(stack: Stack, workers: int, queues: tuple[str, ...], simulate: str | 
             click.echo(str(ended), err=True)
 
 
-def _seen(broker: Broker) -> bool:
-    """The agent has said what it sees: after a restart on old data only a fresh word counts."""
-    from broker.cli.table import ledger_now
-
-    now = ledger_now(broker)
-    return any(int(host.get("fresh_until") or 0) >= now for host in broker.hosts())
+def _samples(broker: Broker) -> dict[str, str]:
+    """When each host was sampled last."""
+    return {host["host"]: host.get("sampled_at", "") for host in broker.hosts()}
 
 
 def _introduction(stack: Stack, workers: int, queues: tuple[str, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker import plans
 from broker.values import State
@@ -29,7 +29,8 @@ def differences(broker: Broker) -> list[str]:
         end = client.zscore(keys.leases, lease.id)
         if lease.state != "reclaiming" and end != lease.expires_at:
             found.append(f"lease {lease.id} ends at {lease.expires_at}, the index says {end}")
-    free = dict(client.zrange(keys.free, 0, -1, withscores=True))
+    offered: Any = client.zrange(keys.free, 0, -1, withscores=True)
+    free: dict[str, float] = {uuid: score for uuid, score in offered}
     from broker.models import Gpu
 
     for uuid, fields in gpus.items():

@@ -117,6 +117,10 @@ class Keys:
         """Hash of one lease."""
         return self._at("lease_prefix", lease_id)
 
+    def ended(self, lease_id: str) -> str:
+        """Token of a lease that ended a moment ago, and how."""
+        return self._at("ended_prefix", lease_id)
+
     def waiter(self, lease_id: str) -> str:
         """Hash of one waiter."""
         return self._at("waiter_prefix", lease_id)

@@ -38,17 +38,30 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(pid: int, seconds: float = 10.0) -> bool:
-    """Whether a process, not necessarily our child, ends within ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not alive(pid)
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Returns once a condition holds; fails after ``seconds`` otherwise."""
+
+    def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.01)
+
+    return wait
 
 
-@pytest.fixture(name="gone")
-def _gone() -> Callable[..., bool]:
-    return gone
+@pytest.fixture
+def gone() -> Callable[[int], bool]:
+    """Whether a process, not necessarily our child, ends within ten seconds."""
+
+    def ends(pid: int) -> bool:
+        deadline = time.monotonic() + 10
+        while alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not alive(pid)
+
+    return ends
 
 
 @pytest.fixture

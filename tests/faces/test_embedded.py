@@ -154,7 +154,9 @@ def test_the_machines_own_server_is_taken_only_if_new_enough(
     assert (embedded.find_binary() == program) is taken
 
 
-def test_a_child_gets_the_signal_it_was_promised_when_its_parent_dies(tmp_path: Path, gone: Callable[[int], bool]) -> None:
+def test_a_child_gets_the_signal_it_was_promised_when_its_parent_dies(
+    tmp_path: Path, gone: Callable[[int], bool], until: Callable[[Callable[[], bool]], None]
+) -> None:
     code = (
         "import sys; from broker import lifeline; import signal\n"
         "child = lifeline.spawn(['sleep', '600'], open(sys.argv[1], 'wb'), on_parent_death=signal.SIGTERM)\n"
@@ -166,18 +168,24 @@ def test_a_child_gets_the_signal_it_was_promised_when_its_parent_dies(tmp_path: 
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     # Until the shim has become the command, it has not asked for the signal.
-    while Path(f"/proc/{pid}/comm").read_text() != "sleep\n":
-        pass
+    until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
     assert gone(pid)
 
 
-def test_a_child_that_ignores_sigterm_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_ignores_sigterm_is_killed_in_the_end_with_its_children(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[[Callable[[], bool]], None],
+    gone: Callable[[int], bool],
+    descendants: Callable[[int], set[int]],
+) -> None:
     monkeypatch.setattr(lifeline, "_SECOND_ASKING_SECONDS", 0.1)
     with (tmp_path / "log").open("wb+") as log:
-        child = lifeline.spawn(["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 600; done"], log)
-        while "deaf" not in (tmp_path / "log").read_text():
-            pass
+        child = lifeline.spawn(["sh", "-c", "trap '' TERM; echo deaf; sleep 600 & wait"], log)
+        until(lambda: len(descendants(child.pid)) == 1)
+        (grandchild,) = descendants(child.pid)
         lifeline.end_all([child], 0.1)
     assert child.returncode == -signal.SIGKILL
+    assert gone(grandchild)

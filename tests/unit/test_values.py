@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broker import Broker, InvalidRequest, State
 from broker.calls import broker_error, check_name
-from broker.connection import safe_url
+from broker.ledger.server import shown_url
 from broker.plans import effective
 from broker.thresholds import Thresholds
 from broker.units import GIB, MAX_MEMORY_BYTES, MIB, format_size, parse_seconds, parse_size
@@ -82,8 +82,8 @@ def test_errors_of_lua_become_exceptions_and_others_do_not() -> None:
 
 
 def test_a_password_is_never_shown() -> None:
-    assert safe_url("redis://me:secret@h:1/0") == "redis://me:***@h:1/0"
-    assert safe_url("rediss://:p%40ss@h:1/0") == "rediss://:***@h:1/0"
+    assert shown_url("redis://me:secret@h:1/0") == "redis://me:***@h:1/0"
+    assert shown_url("rediss://:p%40ss@h:1/0") == "rediss://:***@h:1/0"
 
 
 @pytest.mark.parametrize(("changes", "field"), [

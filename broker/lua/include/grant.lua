@@ -67,7 +67,7 @@ local function grant(ask, gpu, standing, ttl_ms, waited_ms)
   index_gpu(gpu.uuid, true, gpu.budget - leased)
   journal('granted', 'id', ask.id, 'token', text, 'gpu_uuids', gpu.uuid, 'host', gpu.host,
     'memory_bytes', bytes, 'leased_bytes', int(leased), 'budget_bytes', int(gpu.budget),
-    'waited_ms', int(waited_ms), 'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id)
+    'waited_ms', int(waited_ms), 'tenant', ask.tenant, 'job_id', ask.job_id)
   return text, int(expires)
 end
 

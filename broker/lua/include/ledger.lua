@@ -7,6 +7,8 @@ local token, seq = tonumber(state[1] or 0), tonumber(state[2] or 0)
 local clock_ms, clock_offset_ms = tonumber(state[3] or 0), tonumber(state[4] or 0)
 local grace_until, arrivals = tonumber(state[5] or 0), tonumber(state[6] or 0)
 local soonest = tonumber(state[7] or 0) -- no deadline in the ledger lies before it
+local soonest_before = soonest
+local offset_before, grace_before, arrivals_before = clock_offset_ms, grace_until, arrivals
 local born = token == 0
 
 -- A number of the configuration. Defaults are those of broker/thresholds.py; a test holds the two together.
@@ -77,6 +79,10 @@ end
 -- Writes back what changed. Called once, at the end of every script that is not refused.
 local function save()
   journal()
-  call('HSET', LEDGER, 'token', int(token), 'seq', int(seq), 'clock_ms', int(now),
-    'clock_offset_ms', int(clock_offset_ms), 'grace_until', int(grace_until), 'arrivals', int(arrivals), 'soonest', int(soonest))
+  call('HSET', LEDGER, 'token', int(token), 'seq', int(seq), 'clock_ms', int(now))
+  if soonest ~= soonest_before then call('HSET', LEDGER, 'soonest', int(soonest)) end
+  if offset_before ~= clock_offset_ms or grace_before ~= grace_until or arrivals_before ~= arrivals then
+    call('HSET', LEDGER, 'clock_offset_ms', int(clock_offset_ms), 'grace_until', int(grace_until),
+      'arrivals', int(arrivals))
+  end
 end

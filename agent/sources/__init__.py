@@ -1,0 +1,83 @@
+"""Where readings come from: the hardware through NVML, or a simulated host. All know only ``Source`` and ``Reading``.
+
+Judging a reading is the sampler's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.values import HeldLease
+
+#: A temperature outside of these °C is nonsense, as some drivers give for a card that fell off the bus.
+TEMPERATURES = range(-20, 151)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that the driver sees on a GPU. ``memory_bytes`` is ``None`` where the driver does not tell."""
+
+    pid: int
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at one GPU. ``None`` is unknown, never 0. A ``fault`` says why the GPU cannot be read.
+
+    ``processes`` is ``None`` where the driver lists none at all.
+    """
+
+    uuid: str
+    index: int
+    name: str
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    memory_reserved_bytes: int | None = None
+    temperature_c: int | None = None
+    utilization_percent: int | None = None
+    power_mw: int | None = None
+    processes: tuple[Process, ...] | None = None
+    fault: str = ""
+
+
+class NoGpuError(Exception):
+    """The host has no GPU that can be read now; the message says why, for people."""
+
+
+class Source(Protocol):
+    """Eyes on one host's GPUs."""
+
+    #: Short name for the host's hash: ``nvml`` or ``simulated``.
+    name: str
+
+    def read(self, held: Mapping[str, Sequence[HeldLease]]) -> list[Reading]:
+        """Read every GPU. ``held`` are the leases on each, as last known; only a simulated host looks at them.
+
+        Raises:
+            NoGpuError: there is none to read.
+        """
+
+    def close(self) -> None:
+        """Let the hardware go."""
+
+
+def sane(reading: Reading) -> Reading:
+    """The reading, with what cannot be true taken out."""
+    from dataclasses import replace
+
+    total, used, heat = reading.memory_total_bytes, reading.memory_used_bytes, reading.temperature_c
+    load = reading.utilization_percent
+    if total is not None and total <= 0:
+        total = None
+    if used is not None and (total is None or not 0 <= used <= total):
+        used = None
+    return replace(
+        reading,
+        memory_total_bytes=total,
+        memory_used_bytes=used,
+        temperature_c=heat if heat is not None and heat in TEMPERATURES else None,
+        utilization_percent=load if load is not None and 0 <= load <= 100 else None,
+    )

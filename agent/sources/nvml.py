@@ -1,0 +1,165 @@
+"""GPUs through NVIDIA's management library, wrapped once: what a card does not offer is ``None``, never 0."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pynvml
+
+from agent.sources import NoGpuError, Process, Reading, sane
+from broker.values import HeldLease
+
+#: NVML's "not available" for an unsigned 64-bit value (`NVML_VALUE_NOT_AVAILABLE`, nvml.h).
+_NOT_AVAILABLE = (1 << 64) - 1
+#: Seconds between two tries to open a driver that is not there, doubled up to the second number.
+_RETRY_SECONDS = (1.0, 30.0)
+#: These say that every handle is void: close, and open again.
+_REOPEN = (
+    pynvml.NVML_ERROR_UNINITIALIZED,
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    pynvml.NVML_ERROR_RESET_REQUIRED,
+)
+#: These say that a card, or its driver, has no such reading.
+_NOT_OFFERED = (
+    pynvml.NVML_ERROR_NOT_SUPPORTED,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_NO_PERMISSION,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+)
+
+
+def query(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What NVML answers, or ``None`` where the card does not offer it.
+
+    Raises:
+        pynvml.NVMLError: anything else, above all a lost card.
+    """
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError as error:
+        if error.value in _NOT_OFFERED:
+            return None
+        raise
+
+
+class NvmlSource:
+    """The host's NVIDIA GPUs. A lost card fails alone; a driver that went away is tried again with growing pauses."""
+
+    name = "nvml"
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is opened before the first reading."""
+        self._clock = clock
+        self._open = False
+        self._why = ""
+        self._pause = _RETRY_SECONDS[0]
+        self._not_before = 0.0
+        self._known: dict[int, tuple[str, str]] = {}
+
+    def read(self, held: Mapping[str, Sequence[HeldLease]]) -> list[Reading]:
+        """Read every GPU.
+
+        Raises:
+            NoGpuError: no library, no driver, or no card.
+        """
+        self._ensure_open()
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+        except pynvml.NVMLError as error:
+            self._give_up(str(error))
+        # A card that was seen before and is not counted any more is said to be lost, not forgotten.
+        readings = [self._read_one(index) for index in range(max(count, 1 + max(self._known, default=-1)))]
+        if not count:
+            raise NoGpuError("NVML finds no GPU on this host")
+        return [reading for reading in readings if reading is not None]
+
+    def _ensure_open(self) -> None:
+        if self._open:
+            return
+        if self._clock() < self._not_before:
+            raise NoGpuError(self._why)
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            self._give_up(f"no NVIDIA driver can be opened: {error}")
+        self._open, self._pause = True, _RETRY_SECONDS[0]
+
+    def _give_up(self, why: str) -> None:
+        self.close()
+        self._why = why
+        self._not_before = self._clock() + self._pause
+        self._pause = min(self._pause * 2, _RETRY_SECONDS[1])
+        raise NoGpuError(why)
+
+    def _read_one(self, index: int) -> Reading | None:
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            name = query(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"
+            self._known[index] = (uuid, name)
+            return sane(_read_card(handle, uuid, index, name))
+        except pynvml.NVMLError as error:
+            if error.value in _REOPEN:
+                self.close()  # the next reading opens it anew
+            if index not in self._known:
+                return None  # no identity, nothing to publish it under
+            uuid, name = self._known[index]
+            return Reading(uuid, index, name, fault=f"NVML: {error}")
+
+    def close(self) -> None:
+        """Close NVML; a driver that is gone already cannot object."""
+        if self._open:
+            self._open = False
+            try:
+                pynvml.nvmlShutdown()
+            except pynvml.NVMLError:
+                return
+
+
+def _read_card(handle: Any, uuid: str, index: int, name: str) -> Reading:
+    memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
+    if memory is None:  # a driver before 510: its `used` includes what the driver reserves
+        memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    load = query(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    return Reading(
+        uuid=uuid,
+        index=index,
+        name=name,
+        memory_total_bytes=None if memory is None else int(memory.total),
+        memory_used_bytes=None if memory is None else int(memory.used),
+        memory_reserved_bytes=None if memory is None else _optional(getattr(memory, "reserved", None)),
+        temperature_c=_temperature(handle),
+        utilization_percent=None if load is None else int(load.gpu),
+        power_mw=_optional(query(pynvml.nvmlDeviceGetPowerUsage, handle)),
+        processes=_processes(handle),
+    )
+
+
+def _optional(value: int | None) -> int | None:
+    return None if value is None or value == _NOT_AVAILABLE else int(value)
+
+
+def _temperature(handle: Any) -> int | None:
+    found = query(pynvml.nvmlDeviceGetTemperatureV, handle, pynvml.NVML_TEMPERATURE_GPU)
+    if found is None:  # a driver that has only the old call
+        found = query(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
+    return None if found is None else int(found)
+
+
+def _processes(handle: Any) -> tuple[Process, ...] | None:
+    """Every process on the card once, with the larger of its figures: one may compute and draw."""
+    lists = [
+        query(pynvml.nvmlDeviceGetComputeRunningProcesses, handle),
+        query(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle),
+        query(pynvml.nvmlDeviceGetMPSComputeRunningProcesses, handle),
+    ]
+    if all(one is None for one in lists):
+        return None
+    found: dict[int, int | None] = {}
+    for process in (each for one in lists if one for each in one):
+        bytes_, before = _optional(process.usedGpuMemory), found.get(process.pid)
+        found[process.pid] = bytes_ if before is None else max(before, bytes_ or 0)
+    return tuple(Process(pid, bytes_) for pid, bytes_ in sorted(found.items()))

@@ -1,0 +1,101 @@
+"""The jobs that the tests run: they tell what they see, and wait to be told to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import time
+
+from redis import Redis
+
+from worker_hooks import current_lease, gpu_job
+
+# Whether the lease's environment stood when RQ imported this module.
+LEASE_AT_IMPORT = os.environ.get("GPUBROKER_LEASE_ID", "")
+
+
+def say(**facts: object) -> None:
+    with Redis.from_url(os.environ["GPUBROKER_REDIS_URL"]) as redis:
+        redis.rpush("told", json.dumps(facts))
+
+
+def wait_for_go() -> None:
+    with Redis.from_url(os.environ["GPUBROKER_REDIS_URL"]) as redis:
+        redis.blpop(["go"], timeout=60)
+
+
+def _facts() -> dict[str, object]:
+    lease = current_lease()
+    return {
+        "pid": os.getpid(),
+        "lease": lease and lease.id,
+        "token": lease and lease.token,
+        "at_import": LEASE_AT_IMPORT,
+        "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "memory": os.environ.get("GPUBROKER_MEMORY_BYTES"),
+    }
+
+
+def plain() -> dict[str, object]:
+    return _facts()
+
+
+@gpu_job("photos", memory="4GiB")
+def look() -> dict[str, object]:
+    return _facts()
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3)
+def linger() -> str:
+    say(**_facts())
+    wait_for_go()
+    return "done"
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3)
+def sleep_long() -> str:
+    say(**_facts())
+    time.sleep(60)
+    return "done"
+
+
+@gpu_job("photos", memory="4GiB")
+def fail() -> None:
+    raise ValueError("the photo is broken")
+
+
+@gpu_job("photos", memory="4GiB", timeout=1)
+def overrun() -> None:
+    time.sleep(60)
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3)
+def hold_the_gil() -> bool:
+    # PyDLL keeps the GIL during the call, as a long C call of an extension does.
+    ctypes.PyDLL(None).sleep(5)
+    lease = current_lease()
+    return lease is not None and not lease.lost
+
+
+@gpu_job("photos", memory="100GiB")
+def impossible() -> None:
+    say(ran=True)
+
+
+@gpu_job("photos", memory="4GiB", wait=1)
+def impatient() -> None:
+    say(ran=True)
+
+
+@gpu_job("photos", memory="4GiB")
+def calls_another() -> tuple[object, object]:
+    lease = current_lease()
+    return (lease and lease.id), look()["lease"]
+
+
+@gpu_job("photos", memory="4GiB")
+async def coroutine() -> object:
+    await asyncio.sleep(0)
+    return _facts()["lease"]

@@ -1,0 +1,104 @@
+"""The decorator alone: under RQ's own workers, and called directly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from broker import InsufficientMemory
+from tests.rq import jobs
+from tests.rq.conftest import Stage
+from worker_hooks import current_lease
+
+
+def kinds(stage: Stage) -> list[str]:
+    return [event.kind for event in stage.broker.events() if event.kind in ("granted", "released", "expired")]
+
+
+@pytest.mark.parametrize("kind", ["rq.worker.Worker", "rq.worker.SimpleWorker"])
+def test_a_job_borrows_and_gives_back_under_rqs_own_workers(stage: Stage, kind: str) -> None:
+    job = jobs.look.delay()
+    stage.burst(kind)
+    seen = job.return_value()
+    assert (seen["device"], seen["lease"].split(".")[0]) == ("GPU-a", job.id)
+    assert kinds(stage) == ["granted", "released"]
+    assert job.get_meta()["gpu"]["lease_id"] == seen["lease"]
+
+
+def test_a_job_that_raised_gave_its_budget_back(stage: Stage) -> None:
+    job = jobs.fail.delay()
+    stage.burst("rq.worker.Worker")
+    assert "the photo is broken" in stage.outcome(job)
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_a_job_that_timed_out_gave_its_budget_back(stage: Stage) -> None:
+    job = jobs.overrun.delay()
+    stage.burst("rq.worker.Worker")
+    assert "JobTimeoutException" in stage.outcome(job)
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_the_keeper_gives_back_what_a_killed_horse_held_at_once(stage: Stage) -> None:
+    jobs.sleep_long.delay()
+    stage.worker("rq.worker.Worker")
+    os.kill(stage.hear()["pid"], signal.SIGKILL)
+    stage.event("released")
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_the_keeper_renews_for_code_that_holds_the_gil(stage: Stage) -> None:
+    job = jobs.hold_the_gil.delay()
+    stage.burst("rq.worker.Worker")
+    assert job.return_value() is True
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_a_lost_lease_is_an_exception_in_the_job(stage: Stage) -> None:
+    job = jobs.sleep_long.delay()
+    stage.worker("rq.worker.Worker")
+    seen = stage.hear()
+    stage.broker.release(seen["lease"], seen["token"])
+    assert "LeaseLost" in stage.outcome(job)
+
+
+def test_a_job_waits_for_room_under_rqs_own_worker(stage: Stage) -> None:
+    held = stage.broker.acquire("4GiB", ttl=600)
+    job = jobs.look.delay()
+    stage.worker("rq.worker.Worker")
+    stage.event("queued")
+    held.release()
+    assert "GPU-a" in stage.outcome(job)
+
+
+def test_a_direct_call_borrows_for_its_own_length(stage: Stage) -> None:
+    seen = jobs.look()
+    assert seen["device"] == "GPU-a"
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_a_direct_call_leaves_the_environment_as_it_was(stage: Stage) -> None:
+    before = dict(os.environ)
+    jobs.look()
+    assert dict(os.environ) == before
+    assert current_lease() is None
+
+
+def test_a_direct_call_is_refused_when_there_is_no_room_in_time(stage: Stage) -> None:
+    stage.broker.acquire("4GiB", ttl=600)
+    with pytest.raises(InsufficientMemory):
+        jobs.impatient()
+
+
+def test_a_call_inside_a_job_runs_under_that_jobs_lease(stage: Stage) -> None:
+    outer, inner = jobs.calls_another()
+    assert outer == inner
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_a_coroutine_holds_its_lease_until_it_is_done(stage: Stage) -> None:
+    assert asyncio.run(jobs.coroutine())
+    assert kinds(stage) == ["granted", "released"]

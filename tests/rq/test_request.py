@@ -1,0 +1,80 @@
+"""A request is checked where it is written down, before any queue is asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from broker import InvalidRequest
+from broker.calls import check_name
+from worker_hooks import gpu_job
+from worker_hooks.request import GpuRequest, default_ttl, lease_name
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("memory", {"memory": "-4GiB"}),
+        ("memory", {"memory": 0}),
+        ("memory", {"memory": "nan"}),
+        ("wait", {"wait": -1}),
+        ("lease_ttl", {"lease_ttl": 1}),
+        ("lease_ttl", {"lease_ttl": 10**6}),
+        ("priority", {"priority": 1001}),
+        ("tenant", {"tenant": "a b"}),
+        ("gpu", {"gpu": "GPU a"}),
+        ("meta", {"meta": ["not", "a", "dict"]}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_bad_request_is_refused_at_decoration_naming_the_field(field: str, values: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^{field}="):
+        gpu_job("photos", **({"memory": "4GiB"} | values))
+
+
+def test_a_request_survives_its_way_through_meta() -> None:
+    request = GpuRequest.checked("4GiB", wait=5, ttl=9, priority=-3, tenant="studio", gpu="GPU-a")
+    assert GpuRequest.of_meta({"gpu": request.as_meta()}) == request
+
+
+@pytest.mark.parametrize("meta", [{}, {"gpu": True}, {"gpu": {"name": "A100"}}], ids=str)
+def test_meta_of_other_people_is_no_request(meta: dict[str, object]) -> None:
+    assert GpuRequest.of_meta(meta) is None
+
+
+def test_a_users_meta_travels_beside_the_request() -> None:
+    job = gpu_job("photos", memory="4GiB", meta={"studio": "north"})
+    assert job.meta == {"studio": "north", "gpu": GpuRequest.checked("4GiB").as_meta()}
+
+
+@pytest.mark.parametrize("job_id", ["photo-7", "_private", "-x", "a:b c/d", "ü", "x" * 300])
+def test_every_job_id_gives_a_lease_name_the_ledger_takes(job_id: str) -> None:
+    check_name("lease_id", lease_name(job_id, "0" * 32))
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "nan"])
+def test_a_bad_default_ttl_names_its_variable(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBROKER_LEASE_TTL", text)
+    with pytest.raises(InvalidRequest, match=r"^GPUBROKER_LEASE_TTL="):
+        default_ttl()
+
+
+def test_the_default_ttl_is_the_workers_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBROKER_LEASE_TTL", "12")
+    assert default_ttl() == 12.0
+    monkeypatch.delenv("GPUBROKER_LEASE_TTL")
+    assert default_ttl() == 30.0
+
+
+def test_importing_the_package_alone_imports_neither_rq_nor_redis() -> None:
+    code = "import sys, worker_hooks; sys.exit(bool({'rq', 'redis', 'broker', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_is_there() -> None:
+    import worker_hooks
+
+    for name in worker_hooks.__all__:
+        assert callable(getattr(worker_hooks, name))

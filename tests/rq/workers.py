@@ -1,0 +1,18 @@
+"""Workers to which something happens at the worst moment."""
+
+from __future__ import annotations
+
+from rq.job import Job
+from rq.queue import Queue
+
+from worker_hooks.worker import GpuWorker
+
+
+class Robbed(GpuWorker):
+    """Its first lease is taken away between the grant and the horse's start."""
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        if self._lease is not None and not hasattr(self, "robbed"):
+            self.robbed = True
+            self._ledger.release(self._lease.id, self._lease.token)
+        super().fork_work_horse(job, queue)

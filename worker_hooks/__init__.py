@@ -1,0 +1,36 @@
+"""A job's hands: what RQ jobs and workers use to borrow GPU memory, and to keep pace with the card.
+
+No key names and no Lua here (``broker``), no hardware (``agent``). Each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worker_hooks.decorator import gpu_job
+    from worker_hooks.pacing import current_lease, pace, throttle
+    from worker_hooks.worker import GpuWorker
+
+__all__ = ["GpuWorker", "current_lease", "gpu_job", "pace", "throttle"]
+
+_HOMES = {
+    "GpuWorker": "worker_hooks.worker",
+    "current_lease": "worker_hooks.pacing",
+    "gpu_job": "worker_hooks.decorator",
+    "pace": "worker_hooks.pacing",
+    "throttle": "worker_hooks.pacing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,180 @@
+"""``@gpu_job``: RQ's ``@job`` for functions that borrow GPU memory."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from redis import Redis
+from rq.decorators import job as rq_job
+from rq.job import Job, get_current_job
+from rq.queue import Queue
+
+from broker.client import get_broker
+from broker.errors import BrokerError, InvalidRequest, LeaseLost
+from worker_hooks import environment, holding
+from worker_hooks.holding import JobLease, granted_of
+from worker_hooks.keeper import LOST_SIGNAL, Errand, Keeper
+from worker_hooks.request import GpuRequest, lease_name
+
+if TYPE_CHECKING:
+    from broker.lease import Lease
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class gpu_job(rq_job):
+    """A job that borrows ``memory`` (bytes or ``"4GiB"``) of one GPU before its code runs, and returns it at its end.
+
+    ``.delay(...)`` and ``.enqueue(...)`` are RQ's. Beside what follows it takes all that RQ's ``@job`` takes
+    (``timeout``, ``retry``, ``meta``, ...; its ``ttl`` is how long a job may stay in the queue). The request travels in
+    ``job.meta["gpu"]``. A ``GpuWorker`` takes the lease before it forks; under a plain ``rq worker`` the decorated
+    function takes it itself, so there the wait for room counts against the job's timeout. Called directly, outside
+    any job, the function borrows in the same way; called inside a job that holds a lease, it runs under that lease.
+
+    Args:
+        queue: queue or its name.
+        connection: RQ's Redis; without one, ``GPUBROKER_REDIS_URL`` at the first ``.delay``.
+        wait: seconds to wait for room, then ``InsufficientMemory``; without it, as long as it takes.
+        lease_ttl: seconds (3 to 86400) after which the lease ends if nobody renews it; 30, or ``GPUBROKER_LEASE_TTL``.
+        priority: -1000 to 1000; the higher waits in front.
+        tenant: on whose account.
+        gpu: only this GPU, by UUID.
+
+    Raises:
+        InvalidRequest: at once, where the function is defined.
+    """
+
+    def __init__(
+        self,
+        queue: Queue | str,
+        memory: int | str,
+        connection: Redis | None = None,
+        *,
+        wait: float | None = None,
+        lease_ttl: float | None = None,
+        priority: int = 0,
+        tenant: str = "default",
+        gpu: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Check the request; connect later."""
+        self._request = GpuRequest.checked(memory, wait=wait, ttl=lease_ttl, priority=priority, tenant=tenant, gpu=gpu)
+        self._given = connection
+        if not isinstance(options.get("meta") or {}, dict):
+            raise InvalidRequest("meta", options["meta"], "a dict")
+        super().__init__(queue, connection, **options)  # type: ignore[arg-type]
+
+    @property
+    def connection(self) -> Redis:
+        """RQ's Redis, asked for when a job is sent off."""
+        return self._given if self._given is not None else _queue_connection()
+
+    @connection.setter
+    def connection(self, given: Redis | None) -> None:
+        self._given = given
+
+    @property
+    def meta(self) -> dict[Any, Any]:
+        """Of one job: the user's own, and the request."""
+        return {**self._meta, "gpu": self._request.as_meta()}
+
+    @meta.setter
+    def meta(self, given: dict[Any, Any] | None) -> None:
+        self._meta = given or {}
+
+    def __call__(self, function: F) -> F:
+        """The function, borrowing; with ``delay`` and ``enqueue``."""
+        request = self._request
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with borrowed(request):
+                return function(*args, **kwargs)
+
+        @functools.wraps(function)
+        async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
+            with borrowed(request):
+                return await function(*args, **kwargs)
+
+        borrowing = run_coroutine if inspect.iscoroutinefunction(function) else run
+        return cast("F", super().__call__(borrowing))  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _queue_connection() -> Redis:
+    """RQ's own connection: it stores bytes, so it cannot be the broker's."""
+    from broker.connection import check_url
+    from broker.settings import Settings
+
+    return Redis.from_url(check_url(Settings().redis_url.get_secret_value()))
+
+
+@contextmanager
+def borrowed(request: GpuRequest) -> Iterator[None]:
+    """Hold a lease, renewed by a keeper, unless this process works under one already.
+
+    Raises:
+        LeaseLost: in the midst of the body, in the main thread, when the lease is over.
+    """
+    if holding.current() is not None:
+        yield
+        return
+    broker, job = get_broker(), get_current_job()
+    name = lease_name(job.id if job else "call", uuid.uuid4().hex)
+    asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid())
+    lease = broker.acquire(request.memory_bytes, **asked)
+    try:
+        view = JobLease(granted_of(lease))
+        if job is not None:
+            note(job, lease)
+            job.save_meta()  # type: ignore[no-untyped-call]
+        with environment.entered(lease), _kept(lease, view):
+            holding.hold(view)
+            yield
+    finally:
+        with suppress(BrokerError):  # it was lost, or ends by its TTL; the keeper tries once more
+            lease.release()
+
+
+def note(job: Job, lease: Lease) -> None:
+    """Write into ``job.meta["gpu"]`` what the job got."""
+    job.meta["gpu"] = {
+        **job.meta.get("gpu", {}),
+        "lease_id": lease.id,
+        "gpu_uuids": list(lease.gpu_uuids),
+        "host": lease.host,
+        "waited_ms": lease.waited_ms,
+    }
+
+
+@contextmanager
+def _kept(lease: Lease, view: JobLease) -> Iterator[None]:
+    """A keeper beside the body, and its signal turned into an exception. Only the main thread can take signals."""
+    from broker.settings import Settings
+
+    def lost(number: int, frame: FrameType | None) -> None:
+        view.mark_lost()
+        raise LeaseLost(f"lease {lease.id} is over; its memory is not this job's any more")
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(LOST_SIGNAL, lost) if in_main_thread else None
+    try:
+        settings = Settings()
+        url, ttl = settings.redis_url.get_secret_value(), lease.ttl_ms / 1000
+        keeper = Keeper(Errand(url, settings.pool, lease.id, lease.token, ttl, os.getpid(), in_main_thread))
+        try:
+            yield
+        finally:
+            keeper.end()
+    finally:
+        if in_main_thread:
+            signal.signal(LOST_SIGNAL, before or signal.SIG_DFL)

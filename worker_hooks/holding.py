@@ -1,0 +1,92 @@
+"""The lease that this process works under, renewed by somebody else: the worker that forked it, or a keeper."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import redis
+
+from broker.calls import Granted
+from broker.client import get_broker
+from broker.errors import BrokerError
+from broker.lease import Lease
+
+#: What the ledger said is good for that long: a tight loop may ask as often as it likes.
+FRESH_SECONDS = 0.5
+
+# law: a connection is never shared over a fork. A child makes its own broker.
+os.register_at_fork(after_in_child=get_broker.cache_clear)
+
+
+class JobLease(Lease):
+    """A job's own view of its lease, through this process's broker. It is renewed and returned from outside the job."""
+
+    def __init__(self, granted: Granted) -> None:
+        """View what was granted. Connects when it is first asked something."""
+        super().__init__(get_broker(), granted)
+        self._asked_ledger_at = time.monotonic()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the ledger says that the lease is over; asked at most twice a second."""
+        now = time.monotonic()
+        if not self._lost and now - self._asked_ledger_at >= FRESH_SECONDS:
+            self._asked_ledger_at = now
+            self._lost = self._is_over()
+        return self._lost
+
+    def mark_lost(self) -> None:
+        """The keeper heard that it is over."""
+        self._lost = True
+
+    def _is_over(self) -> bool:
+        """An unreachable ledger says nothing: who renews the lease watches that."""
+        try:
+            found = self._broker.redis.hmget(self._broker.keys.lease(self.id), "token", "state")
+        except redis.RedisError:
+            return False
+        token, state = found
+        return token != str(self.token) or state == "reclaiming"
+
+    def release(self) -> bool:
+        """Refused: a job's lease is returned at the job's end, by who renews it.
+
+        Raises:
+            BrokerError: always.
+        """
+        raise BrokerError(f"lease {self.id} is its job's: it is returned when the job ends")
+
+
+_held: JobLease | None = None
+
+
+def current() -> JobLease | None:
+    """The lease of the job that runs in this process, or of the job that started this process; ``None`` outside.
+
+    The environment says which, so that a job's own child processes find it too.
+    """
+    global _held
+    lease_id, token = os.environ.get("GPUBROKER_LEASE_ID"), os.environ.get("GPUBROKER_LEASE_TOKEN", "")
+    if not lease_id or not token.isdecimal():
+        return None
+    if _held is None or (_held.id, _held.token) != (lease_id, int(token)):
+        uuids = tuple(os.environ.get("GPUBROKER_GPU_UUIDS", "").split(","))
+        host, memory = os.environ.get("GPUBROKER_HOST", ""), os.environ.get("GPUBROKER_MEMORY_BYTES", "")
+        granted = Granted(lease_id, int(token), uuids, host, int(memory) if memory.isdecimal() else 0, 0, 0, 0)
+        _held = JobLease(granted)
+    return _held
+
+
+def hold(lease: JobLease) -> None:
+    """Answer with this view of the lease that the environment names."""
+    global _held
+    _held = lease
+
+
+def granted_of(lease: Lease) -> Granted:
+    """What was granted, for another view of the same lease."""
+    return Granted(
+        lease.id, lease.token, lease.gpu_uuids, lease.host, lease.memory_bytes, lease.ttl_ms, lease.expires_at,
+        lease.waited_ms,
+    )  # fmt: skip

@@ -1,0 +1,137 @@
+"""What a job asks for, in the words of its ``meta["gpu"]``: known to a worker before any job code is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from broker import calls
+from broker.errors import InvalidRequest
+from broker.units import parse_seconds, parse_size
+
+#: A lease's life without renewal, in seconds, where neither decorator nor ``GPUBROKER_LEASE_TTL`` says otherwise.
+DEFAULT_TTL = 30.0
+#: RQ counts seconds in whole numbers, so a worker renews once a second at most, three times a TTL at least.
+TTL_LEAST = 3.0
+#: The longest wait that the ledger takes; a job without ``wait`` waits that long.
+WAIT_MOST = 30 * 86_400.0
+
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """A checked request. ``wait`` and ``ttl`` in seconds; ``None`` waits for room as long as it takes, or takes
+    ``GPUBROKER_LEASE_TTL`` of the worker (30)."""
+
+    memory_bytes: int
+    wait: float | None = None
+    ttl: float | None = None
+    priority: int = 0
+    tenant: str = "default"
+    gpu: str | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        memory: int | str,
+        *,
+        wait: float | None = None,
+        ttl: float | None = None,
+        priority: int = 0,
+        tenant: str = "default",
+        gpu: str | None = None,
+    ) -> GpuRequest:
+        """The request, if every value is allowed.
+
+        Raises:
+            InvalidRequest: names the field, the value and what is allowed.
+        """
+        return cls(
+            parse_size(memory),
+            None if wait is None else parse_seconds(wait, "wait", least=0, most=WAIT_MOST) / 1000,
+            None if ttl is None else check_ttl(ttl, "lease_ttl"),
+            calls.check_whole("priority", priority, -1000, 1000),
+            calls.check_name("tenant", tenant),
+            None if gpu is None else calls.check_name("gpu", gpu),
+        )
+
+    @classmethod
+    def of_meta(cls, meta: Mapping[str, Any]) -> GpuRequest | None:
+        """The request that a job carries, or ``None`` for a job that borrows nothing.
+
+        Raises:
+            InvalidRequest: it carries one that is not allowed.
+        """
+        asked = meta.get("gpu")
+        if not isinstance(asked, Mapping) or "memory_bytes" not in asked:
+            return None
+        return cls.checked(
+            asked["memory_bytes"],
+            wait=asked.get("wait"),
+            ttl=asked.get("ttl"),
+            priority=asked.get("priority", 0),
+            tenant=asked.get("tenant", "default"),
+            gpu=asked.get("gpu"),
+        )
+
+    def as_meta(self) -> dict[str, Any]:
+        """Plain values for ``job.meta["gpu"]``."""
+        return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+
+    def ask(self, lease_id: str, *, job_id: str = "", pid: int | None = None) -> calls.Ask:
+        """The request on this host's cards, under a name."""
+        return calls.ask(self.memory_bytes, **self.arguments(lease_id, job_id=job_id, pid=pid), gpus=1,
+                         placement="pack", token=None, owner=None)  # fmt: skip
+
+    def arguments(self, lease_id: str, *, job_id: str = "", pid: int | None = None) -> dict[str, Any]:
+        """What ``Broker.acquire`` takes beside the memory."""
+        return {
+            "lease_id": lease_id,
+            "ttl": self.ttl if self.ttl is not None else default_ttl(),
+            "wait": self.wait if self.wait is not None else WAIT_MOST,
+            "host": calls.this_host(),
+            "gpu": self.gpu,
+            "priority": self.priority,
+            "tenant": self.tenant,
+            "job_id": job_id and ledger_name(job_id),
+            "pid": pid,
+        }
+
+
+def check_ttl(value: float, field: str) -> float:
+    """Seconds that a job's lease may live without renewal.
+
+    Raises:
+        InvalidRequest: below three seconds or above a day.
+    """
+    return parse_seconds(value, field, least=TTL_LEAST, most=calls.TTL_MOST) / 1000
+
+
+def default_ttl() -> float:
+    """``GPUBROKER_LEASE_TTL`` in seconds, else 30.
+
+    Raises:
+        InvalidRequest: it is not a number from three seconds to a day.
+    """
+    text = os.environ.get("GPUBROKER_LEASE_TTL")
+    if not text:
+        return DEFAULT_TTL
+    try:
+        return check_ttl(float(text), "GPUBROKER_LEASE_TTL")
+    except ValueError:
+        raise InvalidRequest("GPUBROKER_LEASE_TTL", text, f"seconds from {TTL_LEAST:g} to {calls.TTL_MOST:g}") from None
+
+
+def ledger_name(job_id: str) -> str:
+    """A job's id as the ledger may hold it: RQ also lets one begin with ``_`` or ``-``, or be longer."""
+    name = _NOT_A_NAME.sub("-", job_id)[:90]
+    return name if name[:1].isalnum() else f"job{name}"
+
+
+def lease_name(job_id: str, attempt: str) -> str:
+    """A lease's id: of one attempt of one job, since RQ may start the next before the last one's lease is back."""
+    return f"{ledger_name(job_id)}.{attempt}"
