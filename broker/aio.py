@@ -240,7 +240,7 @@ class AsyncBroker:
         try:
             pipe = self.redis.pipeline(transaction=False)
             for command in commands:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+                pipe.execute_command(*command)
             return await pipe.execute()
         except redis.RedisError as error:
             raise connection.translate(error, self.url) from error

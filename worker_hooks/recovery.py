@@ -6,9 +6,10 @@ job's lease was not renewed and its time is over.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rq.job import parse_job_id
+from rq.utils import as_text
 
 from worker_hooks.request import lease_name
 
@@ -29,11 +30,12 @@ def recover_abandoned(queue: Queue, broker: Broker) -> int:
     Safe to call from many workers at once: an entry is taken by the first. Returns how many were found.
     """
     registry, connection = queue.started_job_registry, queue.connection
-    entries = [bytes(entry).decode() for entry in connection.zrange(registry.key, 0, _LOOK_AT - 1)]  # type: ignore[union-attr]
+    raw: Any = connection.zrange(registry.key, 0, _LOOK_AT - 1)
+    entries = [as_text(entry) for entry in raw]
     leases = {lease_name(parse_job_id(entry), entry.rpartition(":")[2]): entry for entry in entries}
     found = 0
     for name in broker.expired(list(leases)):
-        found += int(connection.zadd(registry.key, {leases[name]: _LONG_AGO}, xx=True, ch=True))  # type: ignore[arg-type]
+        found += int(connection.zadd(registry.key, {leases[name]: _LONG_AGO}, xx=True, ch=True) or 0)
     if found:
         registry.cleanup()
     return found

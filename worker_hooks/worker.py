@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import redis
 from redis.client import Pipeline
+from redis.driver_info import DriverInfo
 from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
 from rq.job import Job, JobStatus
@@ -30,16 +31,16 @@ from broker.client import Broker
 from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
 from broker.lease import Lease
 from broker.settings import Settings
-from worker_hooks import environment, holding
+from worker_hooks import environment
 from worker_hooks.admission import Admission
 from worker_hooks.decorator import note
-from worker_hooks.holding import JobLease, granted_of
 from worker_hooks.recovery import recover_abandoned
 from worker_hooks.request import GpuRequest, lease_name
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
-_IDLE_SECONDS = 10
+_IDLE_SECONDS = 5
+_WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""))
 _OVER = (LeaseLost, StaleToken, LeaseNotFound)
 
 
@@ -62,13 +63,27 @@ class GpuWorker(Worker):
         super().__init__(*args, **options)
         settings = Settings()
         self._ledger = Broker.from_url(settings.redis_url.get_secret_value(), pool=settings.pool)
-        self._ledger_url = settings.redis_url
+        self._gate = self._gate_beside(self._ledger)
         self._in_hand = False
         self._admission: Admission | None = None
         self._lease: Lease | None = None
         self._refusal: BrokerError | None = None
         self._loss = ""
         self._looked_at = time.monotonic()
+
+    def _gate_beside(self, ledger: Broker) -> Broker:
+        """The broker for a horse's start gate: a pool notices the fork and connects anew. Where RQ's Redis is the
+        ledger's too, it is RQ's connection, which the horse makes in any case: a second one costs it milliseconds.
+        """
+        rqs, own = self.connection.connection_pool, ledger.redis.connection_pool
+        # redis-py reads its own version from disk for every connection, so in every horse, unless it is told once.
+        for pool in (rqs, own):
+            pool.connection_kwargs.setdefault("driver_info", DriverInfo())
+        same_server = rqs.connection_class is own.connection_class and all(
+            (rqs.connection_kwargs.get(name) or default) == (own.connection_kwargs.get(name) or default)
+            for name, default in _WHERE
+        )
+        return Broker(self.connection, pool=ledger.pool, url=ledger.url) if same_server else ledger
 
     # -- in the worker, between jobs -----------------------------------------------------------------------------------
 
@@ -310,9 +325,7 @@ class GpuWorker(Worker):
             BrokerError: do not start.
         """
         environment.enter(lease)
-        broker = Broker.from_url(self._ledger_url.get_secret_value(), pool=self._ledger.pool)
-        broker.check(lease.id, lease.token, pid=os.getpid())
-        holding.hold(JobLease(broker, granted_of(lease)))
+        self._gate.check(lease.id, lease.token, pid=os.getpid())
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """As RQ's, and what the job got is written down. A worker on many queues tidies its intermediate queue too."""

@@ -35,7 +35,7 @@ _HOSTS = ("studio-a", "studio-b", "studio-c")
 _WORKERS_A_HOST = 4  # two cards a host lend to one job each: two workers wait at any time
 _SPEC = "2x6GiB,tau=3"
 _HOT_SPEC = "2x6GiB,tau=3,hot=1"  # the second card of the last host is badly cooled
-_KILL_AT = 0.3  # share of the photos done when a worker is killed
+_KILL_AT = 0.15  # share of the photos done when a worker is killed
 _READY_SECONDS = 40.0
 _PATIENCE_SECONDS = 600.0
 _RECOVERY_SECONDS = 20.0
