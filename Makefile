@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test lint format bench install clean
+.PHONY: demo test test-gpu lint format bench install clean
 
 install: $(VENV)/.installed
 
@@ -18,6 +18,9 @@ demo: install  ## the photo pipeline on three simulated machines; ARGS='--photos
 
 test: install  ## everything, on an embedded real server
 	$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: install  ## the PyTorch path beside the CPU's, on the card if there is one; needs `pip install torch`
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 lint: install  ## style, types, and who may import whom
 	$(BIN)/ruff check .

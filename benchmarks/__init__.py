@@ -1,1 +1,1 @@
-"""What gpubroker costs, measured beside the bare thing in the same run. Each module says its method in its docstring."""
+"""What gpubroker costs, measured beside the bare thing in the same run. Each module says how in its docstring."""

@@ -93,7 +93,9 @@ def main(calls: int, as_json: bool) -> None:
         inside = server_side(broker, min(calls, 2000))
     ratios = {name: waits[name] / waits["bare"] for name in TARGETS}
     if as_json:
-        click.echo(json.dumps({"median_us": waits, "ratios": ratios, "server_us": {n: s for n, (s, _) in inside.items()}}))
+        click.echo(
+            json.dumps({"median_us": waits, "ratios": ratios, "server_us": {n: s for n, (s, _) in inside.items()}})
+        )
         return
     click.echo(f"{'call':<10}{'median µs':>10}{'× bare':>8}{'target':>8}{'round trips':>13}{'server µs':>11}")
     for name, value in waits.items():

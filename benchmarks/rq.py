@@ -3,9 +3,9 @@
 Method: one embedded server and one worker process of each kind, each on its own queue. A batch of equal jobs is sent to
 one worker, then the same batch to the other, in turn, the first of each pair changing places; only one works at a time.
 A batch lasts from before its first job is sent until RQ has the last one's result, so what a worker does between two
-jobs counts too. Printed are medians of a batch's time by job, and the median of the pairs' ratios. The jobs are the same
-function in a module that imports nothing of ours; those for ``GpuWorker`` carry a request and run under a lease, with
-room for it at once.
+jobs counts too. Printed are medians of a batch's time by job, and the medians of the pairs' differences and ratios. The
+jobs are one function in a module that imports nothing of ours; those for ``GpuWorker`` carry a request and run under a
+lease, with room for it at once.
 
 ``python -m benchmarks.rq [--pairs N] [--batch N] [--json]``
 """
@@ -100,9 +100,10 @@ def measure(queues: dict[str, Queue], pairs: int, count: int, rounds: int) -> di
 def main(pairs: int, count: int, as_json: bool) -> None:
     """Print the table."""
     found: dict[str, Any] = {}
+    kinds = (("trivial", 0), (f"{JOB_SECONDS * 1000:.0f} ms", calibrated()))  # before the workers' start is a load
     with EmbeddedServer() as server, prepared(server.url), Redis.from_url(server.url) as redis, workers(server.url):
         queues = {name: Queue(name, connection=redis) for name in KINDS}
-        for label, rounds in (("trivial", 0), (f"{JOB_SECONDS * 1000:.0f} ms", calibrated())):
+        for label, rounds in kinds:
             found[label] = measure(queues, pairs, count, rounds)
     if as_json:
         click.echo(json.dumps(found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -104,10 +104,8 @@ class AsyncBroker:
             yield held
         except BaseException:
             renewer.cancel()
-            try:
+            with suppress(BrokerError):  # the caller's own exception is the one to see; the lease ends by its TTL
                 await held.release()
-            except BrokerError:
-                pass  # the caller's own exception is the one to see; the lease ends by its TTL
             raise
         renewer.cancel()
         await held.release()

@@ -97,7 +97,9 @@ class Audit:
     def _gone(self, event: Event) -> None:
         held = self._live.pop(event.fields["id"], None)
         if held is None or held.token != event.fields["token"]:
-            self._break(event, 5, f"{event.kind} of {event.fields['id']} token {event.fields['token']}, which is not held")
+            self._break(
+                event, 5, f"{event.kind} of {event.fields['id']} token {event.fields['token']}, which is not held"
+            )
         if held is not None:
             self._card(held.gpu).leased_bytes -= held.memory_bytes
 

@@ -8,7 +8,6 @@ import socket
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from broker.errors import (
     BrokerError,
@@ -167,23 +166,23 @@ def read_acquire(reply: Sequence[str], request: Ask) -> Granted | Waiting:
         )  # fmt: skip
     if reply[0] == "waiting":
         return Waiting(int(reply[1]))
-    refuse(reply, request)
+    raise refusal(reply, request)
 
 
-def refuse(reply: Sequence[str], request: Ask) -> NoReturn:
-    """Raise what a refusal means, in words and numbers."""
+def refusal(reply: Sequence[str], request: Ask) -> BrokerError:
+    """What a refusal means, in words and numbers."""
     asked, where = format_size(request.memory_bytes), _selector(request)
     if reply[0] == "impossible":
-        raise ImpossibleRequest(
+        return ImpossibleRequest(
             f"{asked} can never fit: the largest budget of any GPU{where} is {format_size(int(reply[1]))}; ask for less"
         )
     if reply[0] == "full":
-        raise InsufficientMemory(f"{asked} cannot wait: {reply[1]} requests wait already; try again later")
+        return InsufficientMemory(f"{asked} cannot wait: {reply[1]} requests wait already; try again later")
     if reply[3] == "0":
         why = f"no GPU{where} is open for grants; see `gpubroker status`"
     else:
         why = f"the most that is free on one GPU{where} is {format_size(int(reply[1]))}"
-    raise InsufficientMemory(f"no room for {asked}: {why}; wait longer or ask for less")
+    return InsufficientMemory(f"no room for {asked}: {why}; wait longer or ask for less")
 
 
 def _selector(request: Ask) -> str:

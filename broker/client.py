@@ -72,8 +72,8 @@ class Broker:
         """Borrow ``memory`` (bytes or ``"4GiB"``) of one GPU for ``ttl`` seconds, waiting up to ``wait`` seconds.
 
         The same ``lease_id`` and request again return the same lease and token: a retry takes nothing twice. ``host``
-        and ``gpu`` limit where; a higher ``priority`` (-1000 to 1000) waits in front. ``token`` continues that very lease
-        and takes no new one.
+        and ``gpu`` limit where; a higher ``priority`` (-1000 to 1000) waits in front. ``token`` continues that very
+        lease and takes no new one.
 
         Raises:
             InsufficientMemory: no room before ``wait`` ran out. ImpossibleRequest: could never fit; at once.
@@ -308,8 +308,8 @@ class Broker:
                 yield None
 
     def on(self, kind: str, callback: Callable[[Event], None]) -> Callable[[], None]:
-        """Call back on ``optimal``, ``normal``, ``throttle``, ``critical``, ``unavailable``, ``lease_lost`` or a kind of
-        the journal. Returns a function that ends it.
+        """Call back on ``optimal``, ``normal``, ``throttle``, ``critical``, ``unavailable``, ``lease_lost`` or a kind
+        of the journal. Returns a function that ends it.
 
         Callbacks run on one thread of this broker's, one after the other.
         """
@@ -388,7 +388,7 @@ class Broker:
 def get_broker() -> Broker:
     """This process's broker, from ``GPUBROKER_REDIS_URL`` and ``GPUBROKER_POOL``.
 
-    Note: cached; after ``fork`` the child must make its own (``get_broker.cache_clear()``), which ``worker_hooks`` does.
+    Note: cached; after ``fork`` the child must make its own (``get_broker.cache_clear()``), as ``worker_hooks`` does.
 
     Raises:
         PoolUnavailable: Redis is too old. InvalidRequest: the URL or the pool's name.

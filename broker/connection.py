@@ -16,6 +16,7 @@ from broker.ledger.server import shown_url
 
 C = TypeVar("C")
 
+
 def check_url(url: object) -> str:
     """A URL that redis-py takes.
 

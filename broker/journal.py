@@ -23,10 +23,10 @@ STATE_KINDS = {
     "critical": "CRITICAL",
     "unavailable": "UNAVAILABLE",
 }
-JOURNAL_KINDS = frozenset(
-    "granted claimed queued released expired reclaimed unclaimed cancelled dropped state short joined left drained "
-    "undrained config clock epoch".split()
-)
+JOURNAL_KINDS = frozenset({
+    "granted", "claimed", "queued", "released", "expired", "reclaimed", "unclaimed", "cancelled", "dropped", "state",
+    "short", "joined", "left", "drained", "undrained", "config", "clock", "epoch",
+})  # fmt: skip
 
 
 def matches(kind: str, event: Event) -> bool:
@@ -85,7 +85,7 @@ class Subscription:
             if matches(kind, event):
                 try:
                     callback(event)
-                except Exception:  # noqa: BLE001 - one callback's bug must not end the others
+                except Exception:
                     log.exception("event=callback_failed kind=%s", kind)
 
     def stop(self) -> None:

@@ -85,7 +85,8 @@ class LeaseFacts:
 
     def __repr__(self) -> str:
         """Name, GPU and token: what a log line needs."""
-        return f"<{type(self).__name__} {self.id} {self.memory_bytes} bytes on {','.join(self.gpu_uuids)} token {self.token}>"
+        where = ",".join(self.gpu_uuids)
+        return f"<{type(self).__name__} {self.id} {self.memory_bytes} bytes on {where} token {self.token}>"
 
 
 class Lease(LeaseFacts):

@@ -52,8 +52,8 @@ def judge(before: Standing | None, band: State, limits: Thresholds, now: float) 
     """The standing after a reading in ``band``.
 
     Worsening is immediate. Bettering waits ``throttle_cooldown_seconds`` of readings in better bands, and goes to the
-    worst of those; leaving CRITICAL also waits ``critical_pause_seconds`` from its start. A GPU that was UNAVAILABLE takes
-    the band of its first reading: it has no past to wait for.
+    worst of those; leaving CRITICAL also waits ``critical_pause_seconds`` from its start. A GPU that was UNAVAILABLE
+    takes the band of its first reading: it has no past to wait for.
     """
     if before is None or band.rank > before.state.rank or State.UNAVAILABLE in (before.state, band):
         return before if before is not None and before.state is band else Standing(band, now)

@@ -24,11 +24,15 @@ class Thresholds(BaseModel):
     memory_optimal: int = Field(70, ge=0, le=100, description="% used; below it OPTIMAL")
     memory_normal: int = Field(85, ge=0, le=100, description="% used; below it NORMAL, from it on THROTTLED")
     memory_critical: int = Field(95, ge=0, le=100, description="% used; above it CRITICAL")
-    memory_limit_mb: int | None = Field(None, ge=1, le=4 << 20, description="MiB of a card that may be used; the card's own")
+    memory_limit_mb: int | None = Field(
+        None, ge=1, le=4 << 20, description="MiB of a card that may be used; the card's own"
+    )
     memory_reserve_mb: int = Field(512, ge=0, le=4 << 20, description="MiB of a card never lent")
     monitor_interval: float = Field(3.0, ge=0.05, le=3600, description="seconds between two samples")
     history_size: int = Field(200, ge=1, le=_COUNT_MAX, description="samples kept for each card")
-    throttle_cooldown_seconds: float = Field(30.0, ge=0, le=86400, description="seconds in a better band before bettering")
+    throttle_cooldown_seconds: float = Field(
+        30.0, ge=0, le=86400, description="seconds in a better band before bettering"
+    )
     critical_pause_seconds: float = Field(60.0, ge=0, le=86400, description="least seconds a CRITICAL state lasts")
     reclaim_seconds: float = Field(
         5.0, ge=0, le=3600, description="lock delay: seconds that an expired lease's bytes still count"
@@ -36,7 +40,9 @@ class Thresholds(BaseModel):
     claim_seconds: float = Field(10.0, ge=1, le=3600, description="seconds a waiter has to claim its grant")
     waiter_seconds: float = Field(15.0, ge=1, le=3600, description="seconds after which a silent waiter is dropped")
     waiters_max: int = Field(10_000, ge=1, le=_COUNT_MAX, description="waiters in the queue; one more is refused")
-    bypass_max: int = Field(64, ge=0, le=_COUNT_MAX, description="grants that may pass the first waiter before it blocks")
+    bypass_max: int = Field(
+        64, ge=0, le=_COUNT_MAX, description="grants that may pass the first waiter before it blocks"
+    )
     grace_seconds: float = Field(15.0, ge=0, le=3600, description="seconds without expiry after the clock made a step")
     events_max: int = Field(20_000, ge=100, le=_COUNT_MAX, description="journal entries kept, about")
 

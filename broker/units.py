@@ -21,7 +21,9 @@ for _power, _letter in enumerate("KMGT", start=1):
     _FACTORS[_letter] = _FACTORS[_letter + "IB"] = 1 << (10 * _power)
     _FACTORS[_letter + "B"] = 1000**_power
 _SIZE = re.compile(r"(?P<number>[0-9]{1,16}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]i?B?|B)?", re.IGNORECASE | re.ASCII)
-_SIZE_ALLOWED = f'a positive size such as "6GiB", "512MiB", "6GB" or a whole number of bytes, at most {MAX_MEMORY_BYTES}'
+_SIZE_ALLOWED = (
+    f'a positive size such as "6GiB", "512MiB", "6GB" or a whole number of bytes, at most {MAX_MEMORY_BYTES}'
+)
 
 
 def parse_size(value: int | str, field: str = "memory") -> int:

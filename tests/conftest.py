@@ -9,7 +9,7 @@ import redis
 
 from broker import Broker
 from broker.embedded import EmbeddedServer
-from broker.ledger.fsck import differences
+from broker.fsck import differences
 from broker.publish import Publisher
 from broker.units import GIB
 from broker.values import GpuReport, State

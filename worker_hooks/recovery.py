@@ -1,7 +1,7 @@
 """Jobs whose worker died: found by their lease, long before RQ would look.
 
-RQ finds a job of a killed worker after 90 s of silence, at its next maintenance (10 minutes). The ledger knows sooner: the
-job's lease was not renewed and its time is over.
+RQ finds a job of a killed worker after 90 s of silence, at its next maintenance (10 minutes). The ledger knows sooner:
+the job's lease was not renewed and its time is over.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ class GpuWorker(Worker):
         self._lease: Lease | None = None
         self._refusal: BrokerError | None = None
         self._loss = ""
+        self._unwritten: Job | None = None
         self._looked_at = time.monotonic()
 
     def _gate_beside(self, ledger: Broker) -> Broker:
@@ -95,7 +96,9 @@ class GpuWorker(Worker):
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """RQ's sign of life; now and then also a look for jobs whose worker died."""
         super().heartbeat(timeout, pipeline)
-        if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
+        if self.is_horse:
+            self._write_meta(pipeline)
+        elif time.monotonic() - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = time.monotonic()
             self._recover_abandoned()
 
@@ -329,9 +332,14 @@ class GpuWorker(Worker):
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """As RQ's, and what the job got is written down. A worker on many queues tidies its intermediate queue too."""
+        self._unwritten = job if self._lease is not None else None
         super().prepare_job_execution(job, True)
-        if self._lease is not None:
-            job.save_meta()  # type: ignore[no-untyped-call]
+
+    def _write_meta(self, pipeline: Pipeline | None) -> None:
+        """With RQ's own transaction before a job, whose heartbeat this is: no round trip more."""
+        if pipeline is not None and self._unwritten is not None:
+            job, self._unwritten = self._unwritten, None
+            pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
 
 
 def _raiser(error: BrokerError) -> Callable[[], NoReturn]:

@@ -11,8 +11,9 @@ _POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 #: Order in which every script receives the pool's keys; ``lua/include/keys.lua`` unpacks the same order.
 ORDER = (
-    "ledger", "config", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases", "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix",
-    "events", "metrics_prefix", "hosts", "host_prefix",
+    "ledger", "config", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases",
+    "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
+    "metrics_prefix", "hosts", "host_prefix",
 )  # fmt: skip
 
 

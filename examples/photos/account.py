@@ -12,16 +12,19 @@ from broker.units import format_size
 if TYPE_CHECKING:
     from .demo import Run
 
+_MOST_FAILURES = 20
 
-def account(run: Run, done: int, lost: int, problems: Sequence[str]) -> Iterator[str]:
-    """Line by line; ``problems`` are broken laws and differences in the ledger, in words."""
+
+def account(run: Run, done: int, failures: Sequence[str], problems: Sequence[str]) -> Iterator[str]:
+    """Line by line; ``failures`` are lost photos, ``problems`` broken laws and differences in the ledger, in words."""
     audit = run.audit
     throttles = sum(card.throttles for card in audit.cards.values())
     recoveries = sum(card.recoveries for card in audit.cards.values())
     waits = audit.waits_ms
     yield ""
     yield f"photos done        {done} of {len(run.photos)}"
-    yield f"photos lost        {lost}"
+    yield f"photos lost        {len(run.photos) - done}"
+    yield from (f"  {failure}" for failure in failures[:_MOST_FAILURES])
     yield f"time               {run.seconds:.1f} s, {done / max(run.seconds, 0.001):.1f} photos a second"
     yield from _cards(run)
     yield f"leases             {audit.grants} granted, {len(waits)} waited" + (

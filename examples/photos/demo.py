@@ -19,7 +19,7 @@ from rq.job import Job
 from broker.audit import Audit
 from broker.client import Broker
 from broker.errors import InvalidRequest
-from broker.ledger.fsck import differences
+from broker.fsck import differences
 from broker.models import Event
 from broker.stack import Stack
 
@@ -81,6 +81,15 @@ class Run:
         """Photos done and photos failed, as RQ's own registries have them."""
         return len(self.queue.finished_job_registry), len(self.queue.failed_job_registry)
 
+    def failures(self) -> list[str]:
+        """Each photo that did not come out, with its job's last word."""
+        jobs = Job.fetch_many(self.job_ids, connection=self.queue.connection)
+        told = {photo: job for photo, job in zip(self.photos, jobs, strict=False) if job is None or not job.is_finished}
+        return [
+            f"{photo}: {'never ran' if job is None or not job.exc_info else job.exc_info.strip().splitlines()[-1]}"
+            for photo, job in told.items()
+        ]
+
     def note(self, event: Event) -> None:
         """Take an event into account; a job that is granted memory after it lost its lease runs again."""
         self.audit.add(event)
@@ -97,8 +106,12 @@ class Run:
 
 @click.command()
 @click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A folder of your own.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where the outputs go.  [default: beside the data]")
-@click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Data and logs.  [default: temporary]")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Where the outputs go.  [default: beside the data]"
+)
+@click.option(
+    "--dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Data and logs.  [default: temporary]"
+)
 @click.option("--count", type=click.IntRange(1, 5000), default=320, show_default=True, help="Sample photos to make.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the server; 0: a free one.")
 @click.option("--keep", is_flag=True, help="Leave the server, agents and workers running, to look around.")
@@ -214,7 +227,7 @@ def _summary(run: Run) -> bool:
     problems = list(run.audit.violations)
     problems += [f"lease {lease_id} is still held" for lease_id in run.audit.live]
     problems += differences(run.broker)
-    for line in account(run, len(there), lost, problems):
+    for line in account(run, len(there), run.failures() if lost else [], problems):
         click.echo(line)
     return lost == 0 and not problems
 

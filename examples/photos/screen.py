@@ -18,7 +18,13 @@ from broker.units import GIB, format_size
 if TYPE_CHECKING:
     from broker.models import Event, Gpu
 
-_COLOURS = {"OPTIMAL": "green", "NORMAL": "cyan", "THROTTLED": "yellow", "CRITICAL": "red", "UNAVAILABLE": "bright_black"}
+_COLOURS = {
+    "OPTIMAL": "green",
+    "NORMAL": "cyan",
+    "THROTTLED": "yellow",
+    "CRITICAL": "red",
+    "UNAVAILABLE": "bright_black",
+}
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.2, 2.0
 _NEWS = 6
 
@@ -104,7 +110,9 @@ class PlainScreen(_Paced):
 
     def show(self, done: int, failed: int, total: int, gpus: Sequence[Gpu], waiting: int) -> None:
         """One line for all."""
-        cards = "  ".join(f"{gpu.host}/{gpu.index} {gpu.leased_bytes / GIB:.1f}G {_degrees(gpu)} {gpu.state}" for gpu in gpus)
+        cards = "  ".join(
+            f"{gpu.host}/{gpu.index} {gpu.leased_bytes / GIB:.1f}G {_degrees(gpu)} {gpu.state}" for gpu in gpus
+        )
         self.say(f"photos {done}/{total}, failed {failed}, waiting {waiting}  {cards}")
 
 

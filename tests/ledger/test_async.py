@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
@@ -12,6 +12,21 @@ import pytest_asyncio
 from broker import AsyncBroker, Broker, InsufficientMemory, InvalidRequest, LeaseConflict, StaleToken
 
 Cards = Callable[..., None]
+
+
+async def until(happened: Callable[[], Awaitable[bool]]) -> None:
+    """Ask the ledger again and again until it says so."""
+    async with asyncio.timeout(10):
+        while not await happened():  # noqa: ASYNC110 - the ledger is on the other side of a socket
+            await asyncio.sleep(0.01)
+
+
+async def _any_waiter(broker: AsyncBroker) -> bool:
+    return bool(await broker.waiters())
+
+
+async def _is_past(broker: AsyncBroker, ms: int) -> bool:
+    return await broker.reap() > ms
 
 
 @pytest_asyncio.fixture
@@ -24,9 +39,10 @@ def test_it_has_every_name_of_the_sync_client_with_the_same_parameters() -> None
     own_to_threads = {"run", "on", "follow", "lease_handle", "recent_events", "last_event_id"}
     for name, method in inspect.getmembers(Broker, inspect.isfunction):
         if not name.startswith("_") and name not in own_to_threads:
-            assert inspect.signature(method).parameters.keys() == inspect.signature(
-                getattr(AsyncBroker, name)
-            ).parameters.keys(), name
+            assert (
+                inspect.signature(method).parameters.keys()
+                == inspect.signature(getattr(AsyncBroker, name)).parameters.keys()
+            ), name
 
 
 async def test_a_lease_goes_its_way(async_broker: AsyncBroker, cards: Cards) -> None:
@@ -50,8 +66,7 @@ async def test_a_waiter_is_pushed_its_grant(async_broker: AsyncBroker, cards: Ca
     cards("GPU-a")
     holder = await async_broker.acquire("5GiB")
     waiting = asyncio.create_task(async_broker.acquire("5GiB", wait=30))
-    while not await async_broker.waiters():
-        await asyncio.sleep(0.01)
+    await until(lambda: _any_waiter(async_broker))
     await holder.release()
     assert (await asyncio.wait_for(waiting, 2)).waited_ms > 0
 
@@ -60,8 +75,7 @@ async def test_a_cancelled_waiter_leaves_the_queue(async_broker: AsyncBroker, ca
     cards("GPU-a")
     await async_broker.acquire("5GiB")
     waiting = asyncio.create_task(async_broker.acquire("5GiB", wait=30))
-    while not await async_broker.waiters():
-        await asyncio.sleep(0.01)
+    await until(lambda: _any_waiter(async_broker))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -73,8 +87,7 @@ async def test_a_with_block_renews_itself_and_releases(async_broker: AsyncBroker
     cards("GPU-a")
     async with async_broker.lease("1GiB", ttl=0.3) as lease:
         first_end = lease.expires_at
-        while await async_broker.reap() <= first_end + 200:
-            await asyncio.sleep(0.02)
+        await until(lambda: _is_past(async_broker, first_end + 200))
         assert not lease.lost
         assert await async_broker.get(lease.id) is not None
     assert await async_broker.leases() == []

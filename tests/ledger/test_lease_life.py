@@ -36,7 +36,11 @@ def test_a_lease_names_its_card_and_shrinks_its_free_bytes(broker: Broker, cards
     lease = broker.acquire("4GiB", lease_id="job-7", job_id="j", pid=12)
     (gpu,) = broker.gpus()
     assert (lease.gpu_uuids, lease.host, lease.memory_bytes, lease.gpus) == (("GPU-a",), "h1", 4 * GIB, 1)
-    assert (gpu.leased_bytes, gpu.free_bytes, gpu.budget_bytes) == (4 * GIB, 6 * GIB - 512 * MIB - 4 * GIB, 6 * GIB - 512 * MIB)
+    assert (gpu.leased_bytes, gpu.free_bytes, gpu.budget_bytes) == (
+        4 * GIB,
+        6 * GIB - 512 * MIB - 4 * GIB,
+        6 * GIB - 512 * MIB,
+    )
     record = broker.get("job-7")
     assert record is not None
     assert (record.token, record.state, record.job_id, record.pid) == (lease.token, "active", "j", 12)

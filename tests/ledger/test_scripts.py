@@ -66,7 +66,9 @@ def test_every_script_says_what_it_promises_and_takes() -> None:
         for part in ("-- KEYS ", "-- ARGV ", "-- reply ", "-- errors ", "-- cost ", "-- include: keys"):
             assert part in text, (name, part)
         promised = set(re.findall(r"BROKER_[A-Z_]+", text.split("-- include:")[0]))
-        raised = set(re.findall(r"BROKER_[A-Z_]+", scripts.script(name).text.split("-- include:")[0].split("\n\n", 1)[1]))
+        raised = set(
+            re.findall(r"BROKER_[A-Z_]+", scripts.script(name).text.split("-- include:")[0].split("\n\n", 1)[1])
+        )
         used = {word for word in raised if f"'{word} " in scripts.script(name).text}
         assert used <= promised | {"BROKER_INVALID"}, (name, used - promised)
 
@@ -190,7 +192,9 @@ def test_an_error_reply_is_one_clean_line(broker: Broker) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_server_memory_that_ran_out_refuses_new_leases_and_still_takes_old_ones_back(broker: Broker, cards: Cards) -> None:
+def test_server_memory_that_ran_out_refuses_new_leases_and_still_takes_old_ones_back(
+    broker: Broker, cards: Cards
+) -> None:
     cards("GPU-a")
     lease = broker.acquire("1GiB")
     broker.redis.config_set("maxmemory", "1")

@@ -111,7 +111,11 @@ def test_a_waiter_that_shows_life_is_kept_and_keeps_its_place(broker: Broker, ca
     ask(broker, "patient")
     since = broker.waiters()[0].since
     ask(broker, "late")
-    until(lambda: ask(broker, "patient") == "waiting" and ask(broker, "late") == "waiting" and broker.reap() > since + 1500)
+    until(
+        lambda: (
+            ask(broker, "patient") == "waiting" and ask(broker, "late") == "waiting" and broker.reap() > since + 1500
+        )
+    )
     assert [waiter.id for waiter in broker.waiters()] == ["patient", "late"]
 
 
@@ -199,7 +203,9 @@ def test_many_waiters_share_one_card_one_at_a_time(broker: Broker, cards: Cards,
     assert broker.leases() == []
 
 
-def test_a_waiter_interrupted_in_its_sleep_leaves_the_queue(broker: Broker, cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiter_interrupted_in_its_sleep_leaves_the_queue(
+    broker: Broker, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cards("GPU-a")
     broker.acquire("5GiB")
     run = broker._run_command

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from gpubroker_photos.files import Pixels
-from gpubroker_photos.pipeline import HALO, EnhancePlan, Scores, Tile, enhance_batch, join, plan, score, tiles
+from gpubroker_photos.pipeline import HALO, EnhancePlan, Scores, enhance_batch, join, plan, score, tiles
 
 
 def enhanced(pixels: Pixels, size: int, batch: int) -> Pixels:
@@ -112,15 +112,3 @@ def test_tone_spreads_a_dull_photo_and_keeps_the_order_of_greys(cat: Pixels) -> 
 def test_a_tile_of_no_size_is_refused(cat: Pixels) -> None:
     with pytest.raises(ValueError, match="at least 1 pixel"):
         tiles(cat, 0)
-
-
-def test_pytorch_gives_the_bytes_that_opencv_gives(cat: Pixels) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is optional")
-    from gpubroker_photos.torch_backend import enhance_on
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dice = np.random.default_rng(2)
-    cut: list[Tile] = [*tiles(cat, 64), *tiles(dice.integers(0, 256, cat.shape).astype(np.uint8), 64)]
-    how = plan(cat)
-    for ours, theirs in zip(enhance_batch(cut, how, "cpu"), enhance_on(cut, how, device), strict=True):
-        assert np.array_equal(ours, theirs)

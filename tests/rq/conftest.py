@@ -49,7 +49,7 @@ class Stage:
     def enqueue(self, function: Any, *, retries: int) -> Job:
         """As ``function.delay()``, with retries."""
         meta = {"gpu": GpuRequest.checked("4GiB", ttl=3).as_meta()}
-        return self.queue.enqueue(function, meta=meta, retry=Retry(max=retries))
+        return self.queue.enqueue(function, meta=meta, retry=Retry(max=retries) if retries else None)
 
     def hear(self) -> Any:
         """What a job says next."""

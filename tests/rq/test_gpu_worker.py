@@ -193,3 +193,11 @@ def test_a_killed_worker_takes_its_horse_along_and_the_job_is_found_again(stage:
     stage.go()
     stage.burst()
     assert stage.outcome(job) == "done"
+
+
+def test_the_ledger_may_live_elsewhere_than_the_queue(redis_url: str, stage: Stage) -> None:
+    elsewhere = Stage(redis_url.removesuffix("/0") + "/1", stage.broker)
+    job = elsewhere.enqueue(jobs.look, retries=0)
+    elsewhere.burst()
+    assert job.return_value()["device"] == "GPU-a"
+    elsewhere.close()

@@ -6,11 +6,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from broker import plans
+from broker.models import Gpu
 from broker.values import State
 
 if TYPE_CHECKING:
     from broker.client import Broker
-    from broker.models import Gpu, LeaseRecord
+    from broker.models import LeaseRecord
 
 
 def differences(broker: Broker) -> list[str]:
@@ -30,13 +31,13 @@ def differences(broker: Broker) -> list[str]:
         if lease.state != "reclaiming" and end != lease.expires_at:
             found.append(f"lease {lease.id} ends at {lease.expires_at}, the index says {end}")
     offered: Any = client.zrange(keys.free, 0, -1, withscores=True)
-    free: dict[str, float] = {uuid: score for uuid, score in offered}
-    from broker.models import Gpu
-
+    free: dict[str, float] = dict(offered)
     for uuid, fields in gpus.items():
         gpu = Gpu.from_hash(fields)
         found += _gpu_differences(gpu, on[uuid], free.pop(uuid, None))
-        if {name.removeprefix("lease:") for name in fields if name.startswith("lease:")} != {one.id for one in on[uuid]}:
+        if {name.removeprefix("lease:") for name in fields if name.startswith("lease:")} != {
+            one.id for one in on[uuid]
+        }:
             found.append(f"GPU {uuid}: the leases it names differ from those that name it")
     found += [f"GPU {uuid} is offered but not known" for uuid in free]
     waiting = set(client.zrange(keys.waiting, 0, -1))
