@@ -20,7 +20,7 @@ test: install  ## everything, on an embedded real server
 	$(BIN)/python -m pytest $(ARGS)
 
 test-gpu: install  ## the PyTorch path beside the CPU's, on the card if there is one; needs `pip install torch`
-	$(BIN)/python -m pytest tests/gpu $(ARGS)
+	$(BIN)/python -m pytest --override-ini=addopts=-ra tests/gpu $(ARGS)
 
 lint: install  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import redis
 
 from broker import calls
 from broker.calls import Waiting
-from broker.errors import BrokerError, PoolUnavailable
+from broker.errors import BrokerError
 from broker.lease import Lease
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Admission:
         self._broker = broker
         self._request = request
         self._ends = time.monotonic() + request.wait_seconds
-        self._asleep = False
+        self._asleep = self._interrupted = False
 
     def ask(self) -> Lease | None:
         """The lease, or ``None`` while the request waits in the queue.
@@ -44,28 +45,22 @@ class Admission:
         return None if isinstance(answer, Waiting) else Lease(self._broker, answer)
 
     def sleep(self) -> None:
-        """Until this waiter is served, a sign of life is due, or somebody interrupts.
-
-        Raises:
-            PoolUnavailable: Redis cannot be reached.
-        """
+        """Until this waiter is served, a sign of life is due, or somebody interrupts."""
         seconds = max(0.05, min(self._ends - time.monotonic(), calls.WAITER_BEAT_SECONDS))
         try:
-            self._asleep = True
-            self._broker.redis.blpop([self._broker.keys.wake(self._request.id)], timeout=seconds)
-            self._asleep = False
-        except Interrupted:
-            return
-        except redis.RedisError as error:
-            raise PoolUnavailable(f"Redis cannot be reached at {self._broker.url}: {error}") from error
-        finally:
-            self._asleep = False
+            self._rest(lambda: self._broker.redis.blpop([self._broker.keys.wake(self._request.id)], timeout=seconds))
+        except redis.RedisError:
+            self.pause()
 
     def pause(self) -> None:
         """A moment, when there is no Redis to push."""
+        self._rest(lambda: time.sleep(_PAUSE_SECONDS))
+
+    def _rest(self, rest: Callable[[], object]) -> None:
         try:
             self._asleep = True
-            time.sleep(_PAUSE_SECONDS)
+            if not self._interrupted:
+                rest()
             self._asleep = False
         except Interrupted:
             return
@@ -73,7 +68,8 @@ class Admission:
             self._asleep = False
 
     def interrupt(self) -> None:
-        """End a sleep now. For a signal's handler: it raises, and only inside a sleep."""
+        """End this sleep and all later ones. For a signal's handler: it raises, but only inside a sleep."""
+        self._interrupted = True
         if self._asleep:
             self._asleep = False
             raise Interrupted

@@ -164,10 +164,9 @@ class GpuWorker(Worker):
             while lease is None:
                 if self._stop_requested:
                     raise _Dropped(lambda: self._put_back(job, queue, execution))
+                rest = admission.sleep
                 try:
                     lease = admission.ask()
-                    if lease is None:
-                        admission.sleep()
                 except LeaseLost as error:
                     # It was granted, and its time passed while the reply was lost: the next attempt asks anew.
                     self.log.warning("Worker %s: job %s asks again: %s", self.name, job.id, error)
@@ -175,9 +174,10 @@ class GpuWorker(Worker):
                 except PoolUnavailable as error:
                     # Nothing fails open: without a ledger the job waits.
                     self.log.warning("Worker %s: job %s waits: %s", self.name, job.id, error)
-                    admission.pause()
+                    rest = admission.pause
                 if lease is None:
                     self._beat(job, queue, execution)
+                    rest()
             return lease
         except SystemExit:  # a second signal
             self._put_back(job, queue, execution)
@@ -190,6 +190,7 @@ class GpuWorker(Worker):
     def _beat(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Between two sleeps: show RQ that worker and job live, and see whether the job is still wanted."""
         try:
+            self._keep_findable(job, queue)
             self.maintain_heartbeats(job, execution)
             if self._stopped_job_id == job.id:
                 raise _Dropped(lambda: self._stop_waiting(job, queue, execution))
@@ -199,6 +200,16 @@ class GpuWorker(Worker):
             raise _Dropped(lambda: self._forget(job, queue, execution)) from None
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self.log.warning("Worker %s: job %s waits, RQ's Redis is away: %s", self.name, job.id, error)
+
+    def _keep_findable(self, job: Job, queue: Queue) -> None:
+        """For RQ's maintenance, should this worker die: it finds a job that was popped from one of several queues nowhere
+        before it has started, one from a single queue in the intermediate queue.
+        """
+        if len(self.queues) > 1:
+            with self.connection.pipeline() as pipeline:
+                pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+                pipeline.rpush(queue.intermediate_queue_key, job.id)
+                pipeline.execute()
 
     def _put_back(self, job: Job, queue: Queue, execution: Execution) -> None:
         """To the front of its queue, as if nobody had taken it: no failure counted, no retry burnt."""

@@ -85,7 +85,7 @@ if waiter and waiter.request ~= ask.request then return conflict(waiter.request)
 
 -- A waiter that is silent for longer than this is dropped.
 local function show_life()
-  local deadline = due(now + setting('waiter_seconds', 15) * 1000)
+  local deadline = due(now + setting_ms('waiter_seconds', 15))
   call('ZADD', WAITING, deadline, ask.id)
   call('HSET', WAITER_OF .. ask.id, 'deadline', int(deadline))
 end

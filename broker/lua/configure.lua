@@ -18,7 +18,7 @@ for i = 2, #ARGV do table.insert(values, ARGV[i]) end
 call('DEL', CONFIG)
 call('HSET', CONFIG, unpack(values))
 -- What every script needs stands beside the clock: one read less for each.
-call('HSET', LEDGER, 'silence_ms', int(math.max(10000, setting('monitor_interval', 3) * 3000)),
+call('HSET', LEDGER, 'silence_ms', int(math.max(10000, 3 * setting_ms('monitor_interval', 3))),
   'events_max', int(setting('events_max', 20000)))
 journal('config', unpack(values))
 save()

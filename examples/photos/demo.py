@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import click
 import redis
@@ -37,11 +38,12 @@ _SPEC = "2x6GiB,tau=3"
 _HOT_SPEC = "2x6GiB,tau=3,hot=1"  # the second card of the last host is badly cooled
 _KILL_AT = 0.15  # share of the photos done when a worker is killed
 _READY_SECONDS = 40.0
-_PATIENCE_SECONDS = 600.0
+_PATIENCE_SECONDS = 600.0  # without any photo done or failed
+_LOOK_SECONDS = 0.2
 _RECOVERY_SECONDS = 20.0
 
 #: A studio's defaults, in fast motion: a minute must show what takes a quarter of an hour.
-_FAST_MOTION = {
+_FAST_MOTION: dict[str, Any] = {
     "monitor_interval": 0.5,
     "throttle_cooldown_seconds": 3,
     "critical_pause_seconds": 3,
@@ -66,6 +68,8 @@ class Run:
     recovered: list[str] = field(default_factory=list)
     started: float = 0.0
     seconds: float = 0.0
+    settled: int = 0
+    progressed: float = 0.0
 
     @property
     def broker(self) -> Broker:
@@ -101,7 +105,7 @@ class Run:
     def results(self) -> list[PhotoResult]:
         """What each finished job returned."""
         jobs = Job.fetch_many(self.job_ids, connection=self.queue.connection)
-        return [PhotoResult(**job.return_value()) for job in jobs if job is not None and job.is_finished]
+        return [PhotoResult(**(job.return_value() or {})) for job in jobs if job is not None and job.is_finished]
 
 
 @click.command()
@@ -178,30 +182,37 @@ def _submit(run: Run) -> None:
 
 
 def _work(run: Run, screen: Screen) -> None:
-    """Follow the journal until every photo is out or failed, and the cards had time to recover; kill one worker."""
-    ends = time.monotonic() + _PATIENCE_SECONDS
-    finished = 0.0
+    """Follow the journal until every photo is out or failed, and the cards had time to recover."""
+    looked = 0.0
+    run.progressed = time.monotonic()
     for event in run.broker.follow("0", block_ms=200):
         if event is not None:
             screen.event(event)
             run.note(event)
-        if not screen.due():
-            continue
-        done, failed = run.counts()
-        screen.show(done, failed, len(run.photos), run.broker.gpus(), len(run.broker.waiters()))
-        if not run.killed and done >= _KILL_AT * len(run.photos):
-            run.killed = _kill_a_busy_worker(run, screen)
-        for ended in run.stack.check():
-            screen.say(str(ended))
-        if done + failed >= len(run.photos):
-            finished = finished or time.monotonic()
-            settled = all(card.state not in ("THROTTLED", "CRITICAL") for card in run.audit.cards.values())
-            if (settled and not run.audit.live) or time.monotonic() - finished > _RECOVERY_SECONDS:
-                run.seconds = finished - run.started
+        if time.monotonic() - looked >= _LOOK_SECONDS:
+            looked = time.monotonic()
+            if _look(run, screen):
                 return
-        if time.monotonic() > ends:
-            run.seconds = time.monotonic() - run.started
-            return
+
+
+def _look(run: Run, screen: Screen) -> bool:
+    """Show where things stand, kill a worker when its time has come; True when there is nothing left to wait for."""
+    now, total = time.monotonic(), len(run.photos)
+    done, failed = run.counts()
+    if done + failed > run.settled:
+        run.settled, run.progressed = done + failed, now
+        run.seconds = now - run.started
+    if screen.due():
+        screen.show(done, failed, total, run.broker.gpus(), len(run.broker.waiters()))
+    if not run.killed and done >= _KILL_AT * total:
+        run.killed = _kill_a_busy_worker(run, screen)
+    for ended in run.stack.check():
+        screen.say(str(ended))
+    cool = all(card.state not in ("THROTTLED", "CRITICAL") for card in run.audit.cards.values())
+    if done + failed >= total and cool and not run.audit.live:
+        screen.show(done, failed, total, run.broker.gpus(), 0)
+        return True
+    return now - run.progressed > (_RECOVERY_SECONDS if done + failed >= total else _PATIENCE_SECONDS)
 
 
 def _kill_a_busy_worker(run: Run, screen: Screen) -> str:

@@ -44,6 +44,13 @@ def test_two_changes_at_once_lose_neither(broker: Broker, redis_url: str) -> Non
     assert (broker.config().claim_seconds, broker.config().waiter_seconds) == (19, 19)
 
 
+def test_seconds_with_fractions_of_a_millisecond_are_no_error_halfway(broker: Broker, cards: Cards) -> None:
+    broker.update_config(claim_seconds=1.00055, waiter_seconds=1.00055, reclaim_seconds=0.00055, monitor_interval=0.05)
+    cards("GPU-a")
+    holder = broker.acquire("5GiB", ttl=0.1)
+    assert broker.acquire("5GiB", wait=10).token > holder.token
+
+
 def test_limit_and_reserve_make_the_budget_for_the_pool_and_for_one_card(broker: Broker, cards: Cards) -> None:
     broker.update_config(memory_reserve_mb=1024)
     broker.update_config(gpu="GPU-b", memory_limit_mb=3072)

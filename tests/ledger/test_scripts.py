@@ -84,7 +84,7 @@ def test_lua_and_python_agree_on_the_defaults() -> None:
     defaults = Thresholds()
     for path in ("include/reap.lua", "include/grant.lua", "include/ledger.lua", "acquire.lua", "configure.lua"):
         text = files("broker.lua").joinpath(path).read_text()
-        for name, value in re.findall(r"setting\('(\w+)', (\d+)\)", text):
+        for name, value in re.findall(r"setting(?:_ms)?\('(\w+)', (\d+)\)", text):
             assert float(value) == getattr(defaults, name), (path, name)
     ledger = files("broker.lua").joinpath("include/ledger.lua").read_text()
     assert f"or '{defaults.events_max}'" in ledger

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 from rq.job import Job
 from rq.queue import Queue
 
 from worker_hooks.worker import GpuWorker
+
+
+class SignalledAfterPop(GpuWorker):
+    """It is asked to stop just when it has popped a job."""
+
+    def reorder_queues(self, reference_queue: Queue) -> None:
+        super().reorder_queues(reference_queue)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Robbed(GpuWorker):

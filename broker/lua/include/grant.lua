@@ -120,7 +120,7 @@ end
 -- at most 16 (law 13); who stands further back is served when those moved on, or at its own next beat.
 local function serve()
   if not grew or call('ZCARD', WAITERS) == 0 then return end
-  local claim_ms = setting('claim_seconds', 10) * 1000
+  local claim_ms = setting_ms('claim_seconds', 10)
   local granted, before, too_big = 0, {}, {}
   for _, id in ipairs(call('ZRANGE', WAITERS, 0, 31)) do
     local ask = read_waiter(id)

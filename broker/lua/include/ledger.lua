@@ -16,6 +16,11 @@ local function setting(name, default)
   return tonumber(call('HGET', CONFIG, name) or default)
 end
 
+-- Seconds of the configuration in whole milliseconds: commands such as PEXPIRE take no fractions.
+local function setting_ms(name, default)
+  return math.floor(setting(name, default) * 1000)
+end
+
 -- Notes a new deadline.
 local function due(at)
   if at < soonest then soonest = at end
@@ -40,7 +45,7 @@ do
     stepped_ms = now - clock_ms
     local absorbed = math.min(clock_offset_ms, stepped_ms)
     clock_offset_ms, now = clock_offset_ms - absorbed, now - absorbed
-    if now - clock_ms > longest then grace_until = now + setting('grace_seconds', 15) * 1000 end
+    if now - clock_ms > longest then grace_until = now + setting_ms('grace_seconds', 15) end
   elseif clock_offset_ms > 0 then
     -- One hundredth slower than Redis's clock until the two agree again.
     local absorbed = math.min(clock_offset_ms, math.floor((now - clock_ms) / 100))

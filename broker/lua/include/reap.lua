@@ -4,7 +4,7 @@
 -- active -> reclaiming -> gone. An expired lease still counts for the lock delay: its holder may only be paused, with
 -- its memory in use. A grant that nobody claimed never ran, so its bytes move on at once.
 local function reap_leases()
-  local reclaim_ms = setting('reclaim_seconds', 5) * 1000
+  local reclaim_ms = setting_ms('reclaim_seconds', 5)
   for _, id in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 8)) do
     local lease = call('HMGET', LEASE_OF .. id, 'state', 'token', 'gpu_uuids', 'memory_bytes')
     if lease[1] == 'active' and reclaim_ms > 0 then
