@@ -23,7 +23,6 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
-from rq.utils import now
 from rq.worker import Worker
 from rq.worker.base import WorkerStatus
 
@@ -31,7 +30,7 @@ from broker.client import Broker
 from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
 from broker.lease import Lease
 from broker.settings import Settings
-from worker_hooks import environment
+from worker_hooks import bookkeeping, environment
 from worker_hooks.admission import Admission
 from worker_hooks.decorator import note
 from worker_hooks.recovery import recover_abandoned
@@ -163,14 +162,14 @@ class GpuWorker(Worker):
         try:
             while lease is None:
                 if self._stop_requested:
-                    raise _Dropped(lambda: self._put_back(job, queue, execution))
+                    raise _Dropped(lambda: bookkeeping.put_back(self, job, queue, execution))
                 rest = admission.sleep
                 try:
                     lease = admission.ask()
                 except LeaseLost as error:
                     # It was granted, and its time passed while the reply was lost: the next attempt asks anew.
                     self.log.warning("Worker %s: job %s asks again: %s", self.name, job.id, error)
-                    raise _Dropped(lambda: self._put_back(job, queue, execution)) from error
+                    raise _Dropped(lambda: bookkeeping.put_back(self, job, queue, execution)) from error
                 except PoolUnavailable as error:
                     # Nothing fails open: without a ledger the job waits.
                     self.log.warning("Worker %s: job %s waits: %s", self.name, job.id, error)
@@ -180,7 +179,7 @@ class GpuWorker(Worker):
                     rest()
             return lease
         except SystemExit:  # a second signal
-            self._put_back(job, queue, execution)
+            bookkeeping.put_back(self, job, queue, execution)
             raise
         finally:
             self._admission = None
@@ -190,51 +189,16 @@ class GpuWorker(Worker):
     def _beat(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Between two sleeps: show RQ that worker and job live, and see whether the job is still wanted."""
         try:
-            self._keep_findable(job, queue)
+            bookkeeping.keep_findable(self, job, queue)
             self.maintain_heartbeats(job, execution)
             if self._stopped_job_id == job.id:
-                raise _Dropped(lambda: self._stop_waiting(job, queue, execution))
+                raise _Dropped(lambda: bookkeeping.stop_waiting(self, job, queue, execution))
             if job.get_status() == JobStatus.CANCELED:
-                raise _Dropped(lambda: self._forget(job, queue, execution))
+                raise _Dropped(lambda: bookkeeping.forget(self, job, queue, execution))
         except InvalidJobOperation:
-            raise _Dropped(lambda: self._forget(job, queue, execution)) from None
+            raise _Dropped(lambda: bookkeeping.forget(self, job, queue, execution)) from None
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self.log.warning("Worker %s: job %s waits, RQ's Redis is away: %s", self.name, job.id, error)
-
-    def _keep_findable(self, job: Job, queue: Queue) -> None:
-        """For RQ's maintenance, should this worker die: it finds a job that was popped from one of several queues nowhere
-        before it has started, one from a single queue in the intermediate queue.
-        """
-        if len(self.queues) > 1:
-            with self.connection.pipeline() as pipeline:
-                pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-                pipeline.rpush(queue.intermediate_queue_key, job.id)
-                pipeline.execute()
-
-    def _put_back(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """To the front of its queue, as if nobody had taken it: no failure counted, no retry burnt."""
-        with self.connection.pipeline() as pipeline:
-            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
-            job.set_status(JobStatus.QUEUED, pipeline=pipeline)
-            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
-            pipeline.execute()
-        self.log.info("Worker %s: job %s is back at the front of %s", self.name, job.id, queue.name)
-
-    def _forget(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """It was cancelled or deleted while it waited."""
-        with self.connection.pipeline() as pipeline:
-            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
-            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            pipeline.execute()
-
-    def _stop_waiting(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """A stop command came while it waited."""
-        job.ended_at = now()
-        self.connection.lrem(queue.intermediate_queue_key, 1, job.id)
-        self.handle_job_failure(
-            job, queue=queue, exc_string="Job stopped by user while it waited for GPU memory.", execution=execution
-        )
 
     # -- in the worker, while the horse works --------------------------------------------------------------------------
 
@@ -328,7 +292,7 @@ class GpuWorker(Worker):
             except BrokerError as error:
                 # Nothing of the job ran yet.
                 self.log.warning("Worker %s: job %s does not start: %s", self.name, job.id, error)
-                self._put_back(job, queue, execution)
+                bookkeeping.put_back(self, job, queue, execution)
                 return False
         return super().perform_job(job, queue, execution)
 

@@ -34,8 +34,8 @@ from .source import find_photos, make_folder
 
 _HOSTS = ("studio-a", "studio-b", "studio-c")
 _WORKERS_A_HOST = 4  # two cards a host lend to one job each: two workers wait at any time
-_SPEC = "2x6GiB,tau=3"
-_HOT_SPEC = "2x6GiB,tau=3,hot=1"  # the second card of the last host is badly cooled
+_SPEC = "2x6GiB,tau=1.5"
+_HOT_SPEC = "2x6GiB,tau=1.5,hot=1"  # the second card of the last host is badly cooled
 _KILL_AT = 0.15  # share of the photos done when a worker is killed
 _READY_SECONDS = 40.0
 _PATIENCE_SECONDS = 600.0  # without any photo done or failed
