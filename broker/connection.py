@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ResponseError
 
 from broker.calls import broker_error
@@ -48,6 +49,8 @@ def connect(kind: Any, url: str) -> Any:
         decode_responses=True,
         socket_timeout=5,
         socket_connect_timeout=2,
+        # Without one, every new connection looks redis-py's own version up on the disk.
+        driver_info=DriverInfo(),
         retry=retry_kind(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 5),
     )
 

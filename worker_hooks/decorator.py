@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from redis import Redis
 from rq.decorators import job as rq_job
@@ -28,7 +28,21 @@ from worker_hooks.request import GpuRequest, lease_name
 if TYPE_CHECKING:
     from broker.lease import Lease
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+
+class GpuJob(Protocol[P, R]):
+    """A decorated function: called it borrows and runs here; ``delay`` and ``enqueue`` send it to its queue."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Borrow, run here, and return what the function returns."""
+
+    def delay(self, *args: Any, **kwargs: Any) -> Job:
+        """Send it to its queue. RQ takes ``job_id``, ``depends_on`` and ``at_front`` beside the function's own."""
+
+    def enqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """The same."""
 
 
 class gpu_job(rq_job):
@@ -91,22 +105,23 @@ class gpu_job(rq_job):
     def meta(self, given: dict[Any, Any] | None) -> None:
         self._meta = given or {}
 
-    def __call__(self, function: F) -> F:
+    def __call__(self, function: Callable[P, R]) -> GpuJob[P, R]:
         """The function, borrowing; with ``delay`` and ``enqueue``."""
         request = self._request
+        called: Callable[..., Any] = function
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             with borrowed(request):
-                return function(*args, **kwargs)
+                return called(*args, **kwargs)
 
         @functools.wraps(function)
         async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
             with borrowed(request):
-                return await function(*args, **kwargs)
+                return await called(*args, **kwargs)
 
         borrowing = run_coroutine if inspect.iscoroutinefunction(function) else run
-        return cast("F", super().__call__(borrowing))  # type: ignore[no-untyped-call]
+        return cast("GpuJob[P, R]", super().__call__(borrowing))  # type: ignore[no-untyped-call]
 
 
 @functools.cache
