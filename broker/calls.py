@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,7 +73,10 @@ def ttl_ms(ttl: float, field: str = "ttl") -> int:
 
 def this_host() -> str:
     """This machine's name in the pool: ``GPUBROKER_HOST``, else the host name."""
-    return os.environ.get("GPUBROKER_HOST") or socket.gethostname()
+    return os.environ.get("GPUBROKER_HOST") or _host_name()
+
+
+_host_name = functools.cache(socket.gethostname)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ def ask(
     check_whole("gpus", gpus, 1, 1)
     if placement != "pack":
         raise InvalidRequest("placement", placement, '"pack": the card with the least room that is enough')
-    identity = check_name("lease_id", lease_id) if lease_id is not None else uuid.uuid4().hex
+    identity = check_name("lease_id", lease_id) if lease_id is not None else os.urandom(16).hex()
     memory_bytes, life_ms = parse_size(memory), ttl_ms(ttl)
     wait_seconds = parse_seconds(wait, "wait", least=0, most=30 * 86_400) / 1000
     argv = (
