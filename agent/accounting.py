@@ -11,8 +11,8 @@ from broker.values import HeldLease
 def unmanaged_bytes(reading: Reading, held: Sequence[HeldLease], parents: Mapping[int, int]) -> int | None:
     """Bytes used by processes that are neither a lease's own nor descend from one; ``None`` if that is not known.
 
-    Where the driver does not say what each process uses, or a lease does not say its process: what is used beyond the sum
-    of all leases. Memory is never counted both as a lease's and as unmanaged.
+    Where the driver does not say what each process uses, or a lease does not say its process: what is used beyond the
+    sum of all leases. Memory is never counted both as a lease's and as unmanaged.
     """
     if reading.memory_used_bytes is None:
         return None

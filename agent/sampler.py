@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.accounting import pids, unmanaged_bytes
 from agent.processes import parents
 from agent.sources import NoGpuError, Reading, Source
-from agent.sources.simulated import SimulatedSource
+from broker import plans
 from broker.client import Broker
-from broker.errors import BrokerError, PoolUnavailable
-from broker.plans import effective
+from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
 from broker.publish import Publisher
 from broker.state import Standing, judge, memory_band, reason, temperature_band, worse
 from broker.thresholds import Thresholds
@@ -35,7 +34,6 @@ class Sampler:
         self._held: dict[str, list[HeldLease]] = {}
         self._standings: dict[str, tuple[Standing, Standing]] = {}
         self._trouble = ""
-        self._uuids: list[str] = source.uuids if isinstance(source, SimulatedSource) else []
 
     def run(self) -> None:
         """Sample until stopped, then say goodbye."""
@@ -54,45 +52,62 @@ class Sampler:
         """One look at everything; returns the seconds until the next."""
         readings, why = self._read()
         try:
-            self._ask_ledger([reading.uuid for reading in readings])
-            interval = Thresholds.parse(effective(self._stored, None)).monitor_interval
+            # Hardware first, leases after: a lease is older than its process's memory, so that no holder's memory is
+            # ever taken for a stranger's.
+            self._held = self._publisher.held([reading.uuid for reading in readings])
+            self._take_config([reading.uuid for reading in readings])
             reports = [self._report(reading) for reading in readings]
             refused = self._publisher.publish(
-                reports, max(1, round(interval * 1000)), host_state="UNAVAILABLE" if why else "OK", host_reason=why,
+                reports,
+                max(1, round(self._interval() * 1000)),
+                host_state="UNAVAILABLE" if why else "OK",
+                host_reason=why,
                 source=self._source.name,
-            )  # fmt: skip
+            )
         except BrokerError as error:
             self._note(f"event=publish_failed error={str(error)!r}")
-            return Thresholds.parse(effective(self._stored, None)).monitor_interval
-        self._uuids = [report.uuid for report in reports]
-        if isinstance(self._source, SimulatedSource):
-            self._source.obey({report.uuid: report.job_state for report in reports})
+            return self._interval()
+        self._source.published({report.uuid: report.job_state for report in reports})
         if refused:
             self._note(f"event=gpu_refused gpus={','.join(refused)} reason='another host publishes them'")
         else:
             self._note(f"event=no_gpu reason={why!r}" if why else "")
-        return interval
+        return self._interval()
 
     def _read(self) -> tuple[list[Reading], str]:
-        """The readings, or none and why. Hardware first, leases after: a lease is older than its process's memory, so
-        no holder's memory is taken for a stranger's. A simulated host's memory follows its leases: there it is the other
-        way round."""
-        if isinstance(self._source, SimulatedSource):
-            try:
-                self._ask_ledger(self._uuids)
-            except PoolUnavailable:
-                pass  # publishing will say so
+        """The readings, or none and why."""
         try:
-            return self._source.read(self._held), ""
+            return self._source.read(self._last_held), ""
         except NoGpuError as error:
             return [], f"{error}; `gpubroker agent --simulate 2x6GiB` shows how it works without"
 
-    def _ask_ledger(self, uuids: Sequence[str]) -> None:
-        self._held = self._publisher.held(uuids)
-        self._stored = self._broker.run(_stored_config(self._broker))
+    def _last_held(self, uuids: Sequence[str]) -> Mapping[str, Sequence[HeldLease]]:
+        """The leases of now, or, without a ledger, those of last time: the work on the cards goes on as well."""
+        try:
+            self._held = self._publisher.held(uuids)
+        except PoolUnavailable as error:
+            log.debug("event=leases_unknown error=%r", str(error))  # publishing will say so aloud
+        return self._held
+
+    def _take_config(self, uuids: Sequence[str]) -> None:
+        """Use the pool's configuration of now; one that somebody wrote by hand and that is wrong changes nothing."""
+        stored = self._broker.run(plans.stored_config(self._broker.keys))
+        try:
+            for uuid in (None, *uuids):
+                Thresholds.parse(plans.effective(stored, uuid))
+        except InvalidRequest as error:
+            log.warning("event=config_refused error=%r", str(error))
+        else:
+            self._stored = stored
+
+    def _limits(self, uuid: str | None) -> Thresholds:
+        return Thresholds.parse(plans.effective(self._stored, uuid))
+
+    def _interval(self) -> float:
+        return self._limits(None).monitor_interval
 
     def _report(self, reading: Reading) -> GpuReport:
-        limits = Thresholds.parse(effective(self._stored, reading.uuid))
+        limits = self._limits(reading.uuid)
         held = self._held.get(reading.uuid, [])
         unmanaged = unmanaged_bytes(reading, held, parents(pids(reading.processes)))
         fault = reading.fault or ("" if unmanaged is not None else "its memory cannot be read")
@@ -148,8 +163,3 @@ class Sampler:
             log.warning("event=leave_failed error=%r", str(error))  # its cards read UNAVAILABLE by their age
         self._source.close()
         log.info("event=agent_left host=%s", self._publisher.host)
-
-
-def _stored_config(broker: Broker):  # type: ignore[no-untyped-def]
-    (stored,) = yield [("HGETALL", broker.keys.config)]
-    return stored

@@ -181,8 +181,13 @@ def config(keys: Keys, uuid: str | None) -> Plan[Thresholds]:
     """The pool's configuration; with a GPU, as it holds for that one (``NAME@UUID`` wins over ``NAME``)."""
     from broker.thresholds import Thresholds
 
+    return Thresholds.parse(effective((yield from stored_config(keys)), uuid))
+
+
+def stored_config(keys: Keys) -> Plan[dict[str, str]]:
+    """The configuration as it is stored: what differs from the defaults, for the pool and for single cards."""
     (stored,) = yield [("HGETALL", keys.config)]
-    return Thresholds.parse(effective(stored, uuid))
+    return dict(stored)
 
 
 def effective(stored: dict[str, str], uuid: str | None) -> dict[str, str]:
@@ -198,7 +203,7 @@ def new_config(keys: Keys, changes: dict[str, Any], uuid: str | None) -> Plan[tu
     """The configuration with these changes, checked, and the arguments that store it. ``None`` restores a default."""
     from broker.thresholds import Thresholds
 
-    (stored,) = yield [("HGETALL", keys.config)]
+    stored = yield from stored_config(keys)
     merged = effective(stored, uuid)
     for name, value in changes.items():
         if name not in Thresholds.model_fields:

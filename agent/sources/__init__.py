@@ -5,11 +5,14 @@ Judging a reading is the sampler's work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from broker.values import HeldLease
+from broker.values import HeldLease, State
+
+#: Asks the ledger for the leases on GPUs.
+Held = Callable[[Sequence[str]], Mapping[str, Sequence[HeldLease]]]
 
 #: A temperature outside of these °C is nonsense, as some drivers give for a card that fell off the bus.
 TEMPERATURES = range(-20, 151)
@@ -53,12 +56,15 @@ class Source(Protocol):
     #: Short name for the host's hash: ``nvml`` or ``simulated``.
     name: str
 
-    def read(self, held: Mapping[str, Sequence[HeldLease]]) -> list[Reading]:
-        """Read every GPU. ``held`` are the leases on each, as last known; only a simulated host looks at them.
+    def read(self, held: Held) -> list[Reading]:
+        """Read every GPU. Hardware knows by itself what runs on it; a simulated host asks ``held``.
 
         Raises:
             NoGpuError: there is none to read.
         """
+
+    def published(self, states: Mapping[str, State]) -> None:
+        """Hear what jobs were told of each GPU. Hardware need not: it feels what jobs do."""
 
     def close(self) -> None:
         """Let the hardware go."""
@@ -66,8 +72,6 @@ class Source(Protocol):
 
 def sane(reading: Reading) -> Reading:
     """The reading, with what cannot be true taken out."""
-    from dataclasses import replace
-
     total, used, heat = reading.memory_total_bytes, reading.memory_used_bytes, reading.temperature_c
     load = reading.utilization_percent
     if total is not None and total <= 0:

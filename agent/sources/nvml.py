@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import pynvml
 
-from agent.sources import NoGpuError, Process, Reading, sane
-from broker.values import HeldLease
+from agent.sources import Held, NoGpuError, Process, Reading, sane
+from broker.values import State
 
 #: NVML's "not available" for an unsigned 64-bit value (`NVML_VALUE_NOT_AVAILABLE`, nvml.h).
 _NOT_AVAILABLE = (1 << 64) - 1
@@ -39,6 +39,8 @@ def query(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         return function(*arguments)
+    except pynvml.NVMLLibraryMismatchError:
+        return None  # the driver's library is older than the call
     except pynvml.NVMLError as error:
         if error.value in _NOT_OFFERED:
             return None
@@ -57,10 +59,10 @@ class NvmlSource:
         self._why = ""
         self._pause = _RETRY_SECONDS[0]
         self._not_before = 0.0
-        self._known: dict[int, tuple[str, str]] = {}
+        self._known: dict[str, tuple[int, str]] = {}
 
-    def read(self, held: Mapping[str, Sequence[HeldLease]]) -> list[Reading]:
-        """Read every GPU.
+    def read(self, held: Held) -> list[Reading]:
+        """Read every GPU. One that was seen before and cannot be found now has a fault; it is not forgotten.
 
         Raises:
             NoGpuError: no library, no driver, or no card.
@@ -69,12 +71,21 @@ class NvmlSource:
         try:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
-            self._give_up(str(error))
-        # A card that was seen before and is not counted any more is said to be lost, not forgotten.
-        readings = [self._read_one(index) for index in range(max(count, 1 + max(self._known, default=-1)))]
-        if not count:
+            self._give_up(f"NVML: {error}")
+        if not count and not self._known:
             raise NoGpuError("NVML finds no GPU on this host")
-        return [reading for reading in readings if reading is not None]
+        readings: dict[str, Reading] = {}
+        faults: dict[int, str] = {}
+        for index in range(count):
+            self._read_one(index, readings, faults)
+        for uuid, (index, name) in self._known.items():
+            if uuid not in readings:
+                fault = faults.get(index, "NVML does not find it any more")
+                readings[uuid] = Reading(uuid, index, name, fault=fault)
+        return sorted(readings.values(), key=lambda reading: reading.index)
+
+    def published(self, states: Mapping[str, State]) -> None:
+        """Hardware feels what jobs do."""
 
     def _ensure_open(self) -> None:
         if self._open:
@@ -87,27 +98,28 @@ class NvmlSource:
             self._give_up(f"no NVIDIA driver can be opened: {error}")
         self._open, self._pause = True, _RETRY_SECONDS[0]
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str) -> NoReturn:
         self.close()
         self._why = why
         self._not_before = self._clock() + self._pause
         self._pause = min(self._pause * 2, _RETRY_SECONDS[1])
         raise NoGpuError(why)
 
-    def _read_one(self, index: int) -> Reading | None:
+    def _read_one(self, index: int, readings: dict[str, Reading], faults: dict[int, str]) -> None:
+        """Read the card at an index. Its identity is its UUID: an index may mean another card after one was lost."""
+        uuid = ""
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             uuid = pynvml.nvmlDeviceGetUUID(handle)
             name = query(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"
-            self._known[index] = (uuid, name)
-            return sane(_read_card(handle, uuid, index, name))
+            self._known[uuid] = (index, name)
+            readings[uuid] = sane(_read_card(handle, uuid, index, name))
         except pynvml.NVMLError as error:
+            faults[index] = f"NVML: {error}"
+            if uuid in self._known:
+                readings[uuid] = Reading(uuid, index, self._known[uuid][1], fault=faults[index])
             if error.value in _REOPEN:
                 self.close()  # the next reading opens it anew
-            if index not in self._known:
-                return None  # no identity, nothing to publish it under
-            uuid, name = self._known[index]
-            return Reading(uuid, index, name, fault=f"NVML: {error}")
 
     def close(self) -> None:
         """Close NVML; a driver that is gone already cannot object."""

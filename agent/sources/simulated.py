@@ -1,8 +1,8 @@
 """A host that is not there: cards whose heat, power, load and memory answer to the leases on them.
 
 SPEC is ``COUNTxCARD[,OPTION=VALUE...]``. CARD is a memory size (``6GiB``, ``80GB``) or ``NAME-SIZE`` (``A100-80GB``).
-Options: ``ambient`` °C around the host (25), ``tau`` seconds in which a card gets two thirds of the way to the heat its power
-asks for (30), ``hot`` index of a card that is badly cooled (none).
+Options: ``ambient`` °C around the host (25), ``tau`` seconds in which a card gets two thirds of the way to the heat its
+power asks for (30), ``hot`` index of a card that is badly cooled (none).
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.sources import Process, Reading, sane
+from agent.sources import Held, Process, Reading, sane
 from broker.errors import InvalidRequest
 from broker.units import MIB, format_size, parse_size
 from broker.values import HeldLease, State
 
-_SPEC = re.compile(r"(?P<count>[0-9]{1,2})x(?:(?P<name>[A-Za-z][A-Za-z0-9 ]{0,31})-)?(?P<size>[0-9.]+ ?[A-Za-z]+)", re.ASCII)
+_SPEC = re.compile(
+    r"(?P<count>[0-9]{1,2})x(?:(?P<name>[A-Za-z][A-Za-z0-9 ]{0,31})-)?(?P<size>[0-9.]+ ?[A-Za-z]+)", re.ASCII
+)
 _ALLOWED = "COUNTxSIZE or COUNTxNAME-SIZE with 1 to 64 cards, such as 2x6GiB or 1xA100-80GB, then ,ambient= ,tau= ,hot="
 _BOUNDS = {"ambient": (-20.0, 60.0), "tau": (0.1, 3600.0), "hot": (0.0, 63.0)}
 _NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's namespace for URLs
 
 #: A small studio card: watts idle and at its limit, and °C that each watt adds in the end, well and badly cooled. From
-#: 25 °C and with one job on it the first ends at 65 °C at full speed; the second at 95, at speed 0.8 at 82, at 0.5 at 63:
-#: it throttles, and recovers by that.
+#: 25 °C and with one job on it the first ends at 65 °C at full speed; the second at 95, at speed 0.8 at 82, at 0.5
+#: at 63: it throttles, and recovers by that.
 IDLE_W, LIMIT_W = 15.0, 160.0
 C_PER_W, C_PER_W_HOT = 0.275, 0.48
 #: What one job of a lease keeps a card busy, and seconds in which its memory fills.
@@ -122,25 +124,21 @@ class SimulatedSource:
         self._at = clock()
         self._speeds: Mapping[str, float] = {}
 
-    @property
-    def uuids(self) -> list[str]:
-        """The cards' UUIDs, by index."""
-        return list(self._uuids)
-
-    def obey(self, states: Mapping[str, State]) -> None:
+    def published(self, states: Mapping[str, State]) -> None:
         """Jobs work at the speed that their card's state asks for from now on."""
         self._speeds = {name: state.speed for name, state in states.items()}
 
-    def read(self, held: Mapping[str, Sequence[HeldLease]]) -> list[Reading]:
-        """Let the time since the last reading pass, and look."""
+    def read(self, held: Held) -> list[Reading]:
+        """Let the time since the last reading pass, with the leases of now, and look."""
+        leases = held(self._uuids)
         now = self._clock()
         seconds, self._at = now - self._at, now
         for index, name in enumerate(self._uuids):
             resistance = C_PER_W_HOT if index == self._spec.hot else C_PER_W
             self._cards[index] = step(
-                self._cards[index], held.get(name, ()), self._speeds.get(name, 1.0), seconds, self._spec, resistance
+                self._cards[index], leases.get(name, ()), self._speeds.get(name, 1.0), seconds, self._spec, resistance
             )
-        return [self._reading(index, held.get(name, ())) for index, name in enumerate(self._uuids)]
+        return [self._reading(index, leases.get(name, ())) for index, name in enumerate(self._uuids)]
 
     def _reading(self, index: int, held: Sequence[HeldLease]) -> Reading:
         card, total = self._cards[index], self._spec.memory_bytes
@@ -157,7 +155,7 @@ class SimulatedSource:
                 utilization_percent=round(100 * card.load),
                 power_mw=round(1000 * card.power_w),
                 # A simulated process runs under each lease's own pid: nothing on these cards is a stranger's.
-                processes=tuple(Process(lease.pid, int(card.filled[lease.id])) for lease in held if lease.pid is not None),
+                processes=tuple(Process(one.pid, int(card.filled[one.id])) for one in held if one.pid is not None),
             )
         )
 

@@ -1,0 +1,172 @@
+"""The agent as a process, on a real ledger."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from broker import Broker, InsufficientMemory, State
+from broker.embedded import EmbeddedServer
+from tests.agent.conftest import GIB, Cards, state, wait_for
+
+Agent = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def quick(broker: Broker) -> Broker:
+    """A pool in fast motion."""
+    broker.update_config(monitor_interval=0.1, throttle_cooldown_seconds=0.3, critical_pause_seconds=0.3)
+    return broker
+
+
+def test_cards_are_published_heat_is_noticed_and_cooling_waits(quick: Broker, agent: Agent, mock_cards: Cards) -> None:
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    first, second = quick.gpus()
+    assert (first.name, first.temperature_c, first.budget_bytes) == ("Mock RTX 8GB", 41, 8 * GIB - GIB // 2)
+    assert (second.index, second.lends) == (1, True)
+    mock_cards.set({"0.temp": 86})
+    hot = wait_for(quick, state("GPU-mock-0", "CRITICAL"))
+    assert "86 °C is CRITICAL" in hot.fields["reason"]
+    assert quick.throttle("GPU-mock-0").speed == 0.0
+    with pytest.raises(InsufficientMemory):
+        quick.acquire("1GiB", gpu="GPU-mock-0")
+    mock_cards.set({"0.temp": 50})
+    cool = wait_for(quick, state("GPU-mock-0", "OPTIMAL"), after=hot.stream_id)
+    assert cool.at - hot.at >= 300
+
+
+def test_a_lost_card_lends_nothing_until_it_is_back(quick: Broker, agent: Agent, mock_cards: Cards) -> None:
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-1", "OPTIMAL"))
+    mock_cards.set({"0.lost": 15})
+    lost = wait_for(quick, state("GPU-mock-0", "UNAVAILABLE"))
+    assert "GPU is lost" in lost.fields["reason"]
+    with pytest.raises(InsufficientMemory):
+        quick.acquire("1GiB", gpu="GPU-mock-0")
+    assert quick.acquire("1GiB").gpu_uuids == ("GPU-mock-1",)
+    mock_cards.set({"0.lost": None})
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"), after=lost.stream_id)
+    assert quick.acquire("1GiB", gpu="GPU-mock-0").host == "h1"
+
+
+def test_a_strangers_memory_shrinks_the_budget_and_a_holders_does_not(
+    quick: Broker, agent: Agent, mock_cards: Cards
+) -> None:
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    quick.acquire("5GiB", gpu="GPU-mock-0", pid=os.getpid())
+    stranger = 1  # init is no descendant of ours
+    mock_cards.set({"0.used": 6 * GIB, "0.procs": f"{os.getpid()}:{2 * GIB},{stranger}:{4 * GIB}"})
+    short = wait_for(quick, lambda event: event.kind == "short")
+    assert short.fields["unmanaged_bytes"] == str(4 * GIB)
+    with pytest.raises(InsufficientMemory):
+        quick.acquire("1MiB", gpu="GPU-mock-0")
+    assert next(gpu for gpu in quick.gpus() if gpu.uuid == "GPU-mock-0").unmanaged_bytes == 4 * GIB
+
+
+def test_without_a_gpu_the_host_is_unavailable_and_says_why_until_there_is_one(
+    quick: Broker, agent: Agent, mock_cards: Cards, tmp_path: Path
+) -> None:
+    mock_cards.set({"driver": 9})
+    agent(mock=mock_cards)
+    wait_for(quick, lambda event: event.kind == "joined")
+    (host,) = quick.hosts()
+    assert host["state"] == "UNAVAILABLE"
+    assert "Driver Not Loaded" in host["reason"]
+    assert "--simulate 2x6GiB" in host["reason"]
+    assert quick.gpus() == []
+    mock_cards.set({"driver": 0})
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    assert quick.hosts()[0]["state"] == "OK"
+    assert (tmp_path / "h1.log").read_text().count("event=no_gpu") <= 2  # once a reason, not once a sample
+
+
+def test_no_library_at_all_is_no_crash(quick: Broker, agent: Agent) -> None:
+    agent()
+    wait_for(quick, lambda event: event.kind == "joined")
+    assert "no NVIDIA driver" in quick.hosts()[0]["reason"]
+
+
+def test_sigterm_leaves_cleanly(quick: Broker, agent: Agent) -> None:
+    process = agent("--simulate", "2x6GiB")
+    wait_for(quick, lambda event: event.kind == "joined")
+    process.send_signal(signal.SIGTERM)
+    wait_for(quick, lambda event: event.kind == "left")
+    assert process.wait(timeout=10) == 0
+    assert quick.gpus() == []
+
+
+def test_a_killed_agents_cards_lend_nothing_once_their_sample_is_old(quick: Broker, agent: Agent) -> None:
+    process = agent("--simulate", "1x6GiB")
+    wait_for(quick, lambda event: event.kind == "joined")
+    process.kill()
+    process.wait()
+    process.returncode = 0
+    while quick.gpus()[0].state is not State.UNAVAILABLE:
+        quick.reap()
+    with pytest.raises(InsufficientMemory):
+        quick.acquire("1GiB")
+
+
+def test_leases_heat_a_badly_cooled_card_which_throttles_and_recovers(quick: Broker, agent: Agent) -> None:
+    agent("--simulate", "1x6GiB,tau=0.5,hot=0")
+    uuid = wait_for(quick, lambda event: event.kind == "state").fields["gpu"]
+    lease = quick.acquire("4GiB", ttl=60)
+    slow = wait_for(quick, state(uuid, "THROTTLED"))
+    assert quick.speed(uuid) == 0.5
+    assert wait_for(quick, state(uuid, "NORMAL"), after=slow.stream_id)  # jobs that work slower let it cool
+    lease.release()
+    wait_for(quick, state(uuid, "OPTIMAL"), after=slow.stream_id)
+    assert [sample.temperature_c for sample in quick.history(uuid)]
+
+
+def test_a_change_of_the_configuration_is_picked_up_while_it_runs(
+    quick: Broker, agent: Agent, mock_cards: Cards
+) -> None:
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    quick.update_config(gpu="GPU-mock-0", temp_optimal=30)
+    wait_for(quick, state("GPU-mock-0", "NORMAL"))
+    quick.redis.hset(quick.keys.config, "temp_normal", "nonsense")  # by hand, past every check
+    mock_cards.set({"0.temp": 80})
+    wait_for(quick, state("GPU-mock-0", "THROTTLED"))
+
+
+def test_a_server_that_was_away_finds_the_agent_again(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with EmbeddedServer(folder) as first, Broker.from_url(first.url) as broker:
+        broker.update_config(monitor_interval=0.1)
+        port, url = first.port, first.url
+        process = subprocess.Popen(
+            [sys.executable, "-m", "broker.cli", "agent", "--simulate", "1x6GiB", "--host", "h1", "--redis-url", url],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_for(broker, lambda event: event.kind == "joined")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "event=publish_failed" in line:
+            break
+    with EmbeddedServer(folder, port) as second, Broker.from_url(second.url) as broker:
+        sampled = broker.gpus()[0].sampled_at
+        while broker.gpus()[0].sampled_at == sampled:
+            broker.reap()
+        assert broker.gpus()[0].lends
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+def test_no_redis_at_the_start_is_one_line_and_exit_3() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "broker.cli", "agent", "--simulate", "1x6GiB", "--redis-url", "redis://127.0.0.1:1/0"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 3
+    assert "127.0.0.1:1" in run.stderr
+    assert run.stderr.count("\n") == 1
