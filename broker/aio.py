@@ -14,7 +14,7 @@ import redis.asyncio
 
 from broker import calls, connection, plans
 from broker.calls import Granted, Waiting, check_name, check_token
-from broker.errors import BrokerError, PoolUnavailable
+from broker.errors import BrokerError, ImpossibleRequest, InsufficientMemory, LeaseConflict, PoolUnavailable
 from broker.lease import AsyncLease
 from broker.ledger.keys import Keys
 from broker.ledger.scripts import script
@@ -67,33 +67,46 @@ class AsyncBroker:
             memory, lease_id=lease_id, ttl=ttl, wait=wait, gpus=gpus, host=host, gpu=gpu, priority=priority,
             tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid,
         )  # fmt: skip
-        reply = await self.call("acquire", *request.argv, int(request.wait_seconds > 0))
+        asked = time.monotonic()
+        try:
+            reply = await self.call("acquire", *request.argv, int(request.wait_seconds > 0))
+        except asyncio.CancelledError:
+            if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
+                await asyncio.shield(asyncio.ensure_future(self._withdraw(request.id)))
+            raise
         answer = calls.read_acquire(reply, request)
         if isinstance(answer, Waiting):
-            answer = await self._wait(request)
-        return AsyncLease(self, answer)
+            answer, asked = await self._wait(request)
+        return AsyncLease(self, answer, asked)
 
-    async def _wait(self, request: calls.Ask) -> Granted:
+    async def _wait(self, request: calls.Ask) -> tuple[Granted, float]:
         ends = time.monotonic() + request.wait_seconds
         try:
             while True:
                 left = ends - time.monotonic()
                 if left > 0:
                     await self._run_command("BLPOP", self.keys.wake(request.id), min(left, calls.WAITER_BEAT_SECONDS))
-                stay = ends > time.monotonic()
+                asked = time.monotonic()
+                stay = ends > asked
                 answer = calls.read_acquire(await self.call("acquire", *request.argv, int(stay)), request)
                 if isinstance(answer, Granted):
-                    return answer
+                    return answer, asked
+        except (InsufficientMemory, ImpossibleRequest, LeaseConflict):
+            raise  # the ledger keeps no place of ours; the name may be somebody else's by now
         except BaseException:
             # Also when this task is cancelled: a shielded task of its own leaves the queue.
             await asyncio.shield(asyncio.ensure_future(self._withdraw(request.id)))
             raise
 
     async def _withdraw(self, lease_id: str) -> None:
+        """Leave nothing behind: no waiter, no grant, no lease. Without Redis the ledger drops them by itself."""
         try:
-            await self.cancel(lease_id)
+            if not await self.cancel(lease_id):
+                held = await self.get(lease_id)
+                if held is not None:
+                    await self.release(held.id, held.token)
         except BrokerError:
-            return  # without Redis the ledger drops the silent waiter itself
+            return
 
     @asynccontextmanager
     async def lease(self, memory: int | str, **request: Any) -> AsyncIterator[AsyncLease]:
@@ -151,9 +164,9 @@ class AsyncBroker:
         """As ``Broker.leases``."""
         return await self.run(plans.leases(self.keys))
 
-    async def expired(self, lease_ids: Sequence[str]) -> list[str]:
-        """As ``Broker.expired``."""
-        return await self.run(plans.expired(self.keys, lease_ids))
+    async def abandoned(self, lease_ids: Sequence[str]) -> list[str]:
+        """As ``Broker.abandoned``."""
+        return await self.run(plans.abandoned(self.keys, lease_ids))
 
     async def waiters(self) -> list[Waiter]:
         """As ``Broker.waiters``."""

@@ -136,7 +136,7 @@ def ask(
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A lease as its holder was given it. Times in milliseconds of Redis's clock."""
+    """A lease as its holder was given it. Times in milliseconds of Redis's clock; ``left_ms`` when replying."""
 
     id: str
     token: int
@@ -146,6 +146,7 @@ class Granted:
     ttl_ms: int
     expires_at: int
     waited_ms: int
+    left_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,8 @@ def read_acquire(reply: Sequence[str], request: Ask) -> Granted | Waiting:
     """
     if reply[0] == "granted":
         return Granted(
-            request.id, int(reply[1]), (reply[2],), reply[3], request.memory_bytes, request.ttl_ms,
-            int(reply[4]), int(reply[5]),
+            request.id, int(reply[1]), (reply[2],), reply[3], request.memory_bytes, int(reply[6]),
+            int(reply[4]), int(reply[5]), int(reply[7]),
         )  # fmt: skip
     if reply[0] == "waiting":
         return Waiting(int(reply[1]))
@@ -182,9 +183,11 @@ def refusal(reply: Sequence[str], request: Ask) -> BrokerError:
     if reply[0] == "full":
         return InsufficientMemory(f"{asked} cannot wait: {reply[1]} requests wait already; try again later")
     if reply[3] == "0":
-        why = f"no GPU{where} is open for grants; see `gpubroker status`"
+        why = f"no GPU{where} that is open for grants has any; see `gpubroker status`"
     else:
-        why = f"the most that is free on one GPU{where} is {format_size(int(reply[1]))}"
+        free = int(reply[1])
+        kept = "; it is kept for those who wait already" if free >= request.memory_bytes else ""
+        why = f"the most that is free on one GPU{where} is {format_size(free)}{kept}"
     return InsufficientMemory(f"no room for {asked}: {why}; wait longer or ask for less")
 
 

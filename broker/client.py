@@ -13,7 +13,14 @@ import redis
 
 from broker import calls, connection, plans
 from broker.calls import Granted, Waiting, check_name, check_token
-from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
+from broker.errors import (
+    BrokerError,
+    ImpossibleRequest,
+    InsufficientMemory,
+    InvalidRequest,
+    LeaseConflict,
+    PoolUnavailable,
+)
 from broker.lease import Lease, Renewer
 from broker.ledger.keys import Keys
 from broker.ledger.scripts import script
@@ -84,12 +91,19 @@ class Broker:
             memory, lease_id=lease_id, ttl=ttl, wait=wait, gpus=gpus, host=host, gpu=gpu, priority=priority,
             tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid,
         )  # fmt: skip
-        answer = calls.read_acquire(self.call("acquire", *request.argv, int(request.wait_seconds > 0)), request)
+        asked = time.monotonic()
+        try:
+            reply = self.call("acquire", *request.argv, int(request.wait_seconds > 0))
+        except KeyboardInterrupt:
+            if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
+                self._withdraw(request.id)
+            raise
+        answer = calls.read_acquire(reply, request)
         if isinstance(answer, Waiting):
-            answer = self._wait(request)
-        return Lease(self, answer)
+            answer, asked = self._wait(request)
+        return Lease(self, answer, asked)
 
-    def _wait(self, request: calls.Ask) -> Granted:
+    def _wait(self, request: calls.Ask) -> tuple[Granted, float]:
         """Sleep until pushed, showing a sign of life now and then; bounded by this process's monotonic clock."""
         ends = time.monotonic() + request.wait_seconds
         try:
@@ -97,18 +111,24 @@ class Broker:
                 left = ends - time.monotonic()
                 if left > 0:
                     self._run_command("BLPOP", self.keys.wake(request.id), min(left, calls.WAITER_BEAT_SECONDS))
-                stay = ends > time.monotonic()
+                asked = time.monotonic()
+                stay = ends > asked
                 answer = calls.read_acquire(self.call("acquire", *request.argv, int(stay)), request)
                 if isinstance(answer, Granted):
-                    return answer
+                    return answer, asked
+        except (InsufficientMemory, ImpossibleRequest, LeaseConflict):
+            raise  # the ledger keeps no place of ours; the name may be somebody else's by now
         except BaseException:
             self._withdraw(request.id)
             raise
 
     def _withdraw(self, lease_id: str) -> None:
-        """Leave the queue on the way out of a failed wait; without Redis the ledger drops the silent waiter itself."""
+        """Leave nothing behind: no waiter, no grant, no lease. Without Redis the ledger drops them by itself."""
         try:
-            self.cancel(lease_id)
+            if not self.cancel(lease_id):
+                held = self.get(lease_id)
+                if held is not None:
+                    self.release(held.id, held.token)
         except BrokerError:
             return
 
@@ -152,7 +172,7 @@ class Broker:
             raise BrokerError(f"lease {lease_id} ended a moment ago")
         granted = Granted(
             found.id, found.token, tuple(found.gpu_uuids.split(",")), found.host, found.memory_bytes, found.ttl_ms,
-            found.expires_at, found.waited_ms,
+            found.expires_at, found.waited_ms, found.expires_at - self.reap(),
         )  # fmt: skip
         return Lease(self, granted)
 
@@ -202,9 +222,9 @@ class Broker:
         """Every lease whose bytes count, the next to end first."""
         return self.run(plans.leases(self.keys))
 
-    def expired(self, lease_ids: Sequence[str]) -> list[str]:
-        """Which of these leases ended by their time, within the last minute."""
-        return self.run(plans.expired(self.keys, lease_ids))
+    def abandoned(self, lease_ids: Sequence[str]) -> list[str]:
+        """Which of these names were given up by their holder within the last minute."""
+        return self.run(plans.abandoned(self.keys, lease_ids))
 
     def waiters(self) -> list[Waiter]:
         """Every waiter, the next to be served first."""

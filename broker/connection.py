@@ -40,8 +40,8 @@ def check_url(url: object) -> str:
 def connect(kind: Any, url: str) -> Any:
     """A client of that kind on this URL. Retries are safe, since every command of the ledger is idempotent.
 
-    The socket's timeout (5 s) is longer than any blocking command of ours (4 s); an unreachable server is reported in
-    about two seconds.
+    The socket's timeout (5 s) is longer than any blocking command of ours (4 s); a server that refuses is
+    reported within two seconds, one that does not answer within about twenty.
     """
     retry_kind = redis.asyncio.retry.Retry if kind is redis.asyncio.Redis else redis.retry.Retry
     return kind.from_url(
@@ -51,7 +51,7 @@ def connect(kind: Any, url: str) -> Any:
         socket_connect_timeout=2,
         # Without one, every new connection looks redis-py's own version up on the disk.
         driver_info=DriverInfo(),
-        retry=retry_kind(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 5),
+        retry=retry_kind(ExponentialWithJitterBackoff(base=0.1, cap=1), 3),
     )
 
 

@@ -40,10 +40,25 @@ def differences(broker: Broker) -> list[str]:
         }:
             found.append(f"GPU {uuid}: the leases it names differ from those that name it")
     found += [f"GPU {uuid} is offered but not known" for uuid in free]
+    found += _deadline_differences(broker)
     waiting = set(client.zrange(keys.waiting, 0, -1))
     queued = set(client.zrange(keys.waiters, 0, -1))
     if waiting != queued or {waiter.id for waiter in broker.waiters()} != queued:
         found.append(f"waiters differ: queue {sorted(queued)}, deadlines {sorted(waiting)}")
+    return found
+
+
+def _deadline_differences(broker: Broker) -> list[str]:
+    """Deadlines that would be missed: one before the ledger's soonest, or of a lease that is not there."""
+    keys, client = broker.keys, broker.redis
+    soonest = int(client.hget(keys.ledger, "soonest") or 0)
+    found = []
+    for index in (keys.leases, keys.waiting, keys.fresh):
+        first: Any = client.zrange(index, 0, 0, withscores=True)
+        if first and first[0][1] < soonest:
+            found.append(f"{index}: {first[0][0]} is due at {first[0][1]:.0f}, before the ledger's soonest {soonest}")
+    ids: Any = client.zrange(keys.leases, 0, -1)
+    found += [f"lease {one} has a deadline and no hash" for one in ids if not client.exists(keys.lease(one))]
     return found
 
 

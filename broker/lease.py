@@ -21,8 +21,8 @@ CONTEXT_BYTES = 500 * MIB
 class LeaseFacts:
     """What a lease is, whoever waits for the replies. Bytes; times in milliseconds of Redis's clock."""
 
-    def __init__(self, granted: Granted) -> None:
-        """Hold what the ledger granted just now."""
+    def __init__(self, granted: Granted, asked: float | None = None) -> None:
+        """Hold what the ledger granted. ``asked``: this process's monotonic clock before it asked, unless just now."""
         self.id = granted.id
         self.token = granted.token
         self.gpu_uuids = granted.gpu_uuids
@@ -33,7 +33,9 @@ class LeaseFacts:
         self.waited_ms = granted.waited_ms
         self._lost = False
         self._released = False
-        self._confirmed = time.monotonic()
+        # Its time counts from before the question, and from the grant if that was earlier: a replay is old news.
+        begun = time.monotonic() if asked is None else asked
+        self._confirmed = begun - (granted.ttl_ms - granted.left_ms) / 1000
 
     @property
     def gpus(self) -> int:
@@ -92,9 +94,9 @@ class LeaseFacts:
 class Lease(LeaseFacts):
     """A lease held through a ``Broker``."""
 
-    def __init__(self, broker: Broker, granted: Granted) -> None:
+    def __init__(self, broker: Broker, granted: Granted, asked: float | None = None) -> None:
         """Bind what was granted to the broker that granted it."""
-        super().__init__(granted)
+        super().__init__(granted, asked)
         self._broker = broker
 
     def renew(self, ttl: float | None = None) -> int:
@@ -133,9 +135,9 @@ class Lease(LeaseFacts):
 class AsyncLease(LeaseFacts):
     """A lease held through an ``AsyncBroker``: the same names, awaited."""
 
-    def __init__(self, broker: AsyncBroker, granted: Granted) -> None:
+    def __init__(self, broker: AsyncBroker, granted: Granted, asked: float | None = None) -> None:
         """Bind what was granted to the broker that granted it."""
-        super().__init__(granted)
+        super().__init__(granted, asked)
         self._broker = broker
 
     async def renew(self, ttl: float | None = None) -> int:

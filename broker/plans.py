@@ -51,12 +51,19 @@ def leases(keys: Keys) -> Plan[list[LeaseRecord]]:
     return [LeaseRecord.from_hash(fields) for fields in (yield from _hashes([keys.lease(i) for i in ids]))]
 
 
-def expired(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
-    """Which of these leases ended by their time, within the last minute."""
+def abandoned(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
+    """Which of these names were given up by their holder within the last minute: their lease ended by its time, or their
+    waiter fell silent, and nobody has asked under them since."""
     if not lease_ids:
         return []
-    (told,) = yield [("MGET", *(keys.ended(check_name("lease_id", one)) for one in lease_ids))]
-    return [one for one, how in zip(lease_ids, told, strict=True) if how is not None and how.endswith(" expired")]
+    names = [check_name("lease_id", one) for one in lease_ids]
+    replies = yield [
+        command
+        for one in names
+        for command in (("GET", keys.ended(one)), ("EXISTS", keys.lease(one), keys.waiter(one)))
+    ]
+    told = zip(names, replies[::2], replies[1::2], strict=True)
+    return [one for one, how, there in told if how and how.endswith((" expired", " dropped")) and not there]
 
 
 def waiters(keys: Keys) -> Plan[list[Waiter]]:
@@ -194,8 +201,8 @@ def effective(stored: dict[str, str], uuid: str | None) -> dict[str, str]:
     """The stored names and texts that hold for one GPU, or for the pool."""
     values = {name: value for name, value in stored.items() if "@" not in name and name != "version"}
     if uuid is not None:
-        own = f"@{uuid}"
-        values |= {name.removesuffix(own): value for name, value in stored.items() if name.endswith(own)}
+        parted = ((name.partition("@"), value) for name, value in stored.items())
+        values |= {name: value for (name, _, card), value in parted if card == uuid}
     return values
 
 

@@ -40,9 +40,10 @@ class Admission:
             InsufficientMemory: waited long enough. ImpossibleRequest: could never fit on this host.
             LeaseLost: the grant ran out unclaimed. PoolUnavailable: ask again later.
         """
-        stay = time.monotonic() < self._ends
+        asked = time.monotonic()
+        stay = asked < self._ends
         answer = calls.read_acquire(self._broker.call("acquire", *self._request.argv, int(stay)), self._request)
-        return None if isinstance(answer, Waiting) else Lease(self._broker, answer)
+        return None if isinstance(answer, Waiting) else Lease(self._broker, answer, asked)
 
     def sleep(self) -> None:
         """Until this waiter is served, a sign of life is due, or somebody interrupts."""

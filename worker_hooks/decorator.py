@@ -154,6 +154,8 @@ def borrowed(request: GpuRequest) -> Iterator[None]:
             job.save_meta()  # type: ignore[no-untyped-call]
         with environment.entered(lease), _kept(lease, view):
             holding.hold(view)
+            # The start gate (law 9): this process may have been paused since the grant.
+            broker.check(lease.id, lease.token, pid=os.getpid())
             yield
     finally:
         with suppress(BrokerError):  # it was lost, or ends by its TTL; the keeper tries once more

@@ -25,27 +25,31 @@ class JobLease(Lease):
     def __init__(self, granted: Granted) -> None:
         """View what was granted. Connects when it is first asked something."""
         super().__init__(get_broker(), granted)
-        self._asked_ledger_at = time.monotonic()
+        self._asked_ledger_at = self._heard_at = time.monotonic()
 
     @property
     def lost(self) -> bool:
-        """Whether the ledger says that the lease is over; asked at most twice a second."""
+        """Whether the ledger says that the lease is over, or has said nothing for a whole TTL.
+
+        Asked at most twice a second.
+        """
         now = time.monotonic()
         if not self._lost and now - self._asked_ledger_at >= FRESH_SECONDS:
             self._asked_ledger_at = now
-            self._lost = self._is_over()
+            self._lost = self._is_over(now)
         return self._lost
 
     def mark_lost(self) -> None:
         """The keeper heard that it is over."""
         self._lost = True
 
-    def _is_over(self) -> bool:
-        """An unreachable ledger says nothing: who renews the lease watches that."""
+    def _is_over(self, asked: float) -> bool:
+        """The ledger's word; from one that cannot be reached, nobody can have renewed the lease either."""
         try:
             found = self._broker.redis.hmget(self._broker.keys.lease(self.id), "token", "state")
         except redis.RedisError:
-            return False
+            return self.ttl_ms > 0 and time.monotonic() - self._heard_at > self.ttl_ms / 1000
+        self._heard_at = asked
         token, state = found
         return token != str(self.token) or state == "reclaiming"
 
@@ -73,7 +77,7 @@ def current() -> JobLease | None:
     if _held is None or (_held.id, _held.token) != (lease_id, int(token)):
         uuids = tuple(os.environ.get("GPUBROKER_GPU_UUIDS", "").split(","))
         host, memory = os.environ.get("GPUBROKER_HOST", ""), os.environ.get("GPUBROKER_MEMORY_BYTES", "")
-        granted = Granted(lease_id, int(token), uuids, host, int(memory) if memory.isdecimal() else 0, 0, 0, 0)
+        granted = Granted(lease_id, int(token), uuids, host, int(memory) if memory.isdecimal() else 0, 0, 0, 0, 0)
         _held = JobLease(granted)
     return _held
 
@@ -88,5 +92,5 @@ def granted_of(lease: Lease) -> Granted:
     """What was granted, for another view of the same lease."""
     return Granted(
         lease.id, lease.token, lease.gpu_uuids, lease.host, lease.memory_bytes, lease.ttl_ms, lease.expires_at,
-        lease.waited_ms,
+        lease.waited_ms, lease.ttl_ms,
     )  # fmt: skip

@@ -73,14 +73,18 @@ def keep(errand: Errand, lifeline: int) -> None:
     watched = [lifeline] if job is None else [lifeline, job]
     # Closer than three times a TTL, since the start took a part of the first one.
     every = errand.ttl / 5
-    due = time.monotonic()
+    due = confirmed = time.monotonic()
     while not select.select(watched, [], [], max(0.0, due - time.monotonic()))[0]:
-        due = time.monotonic() + every
+        asked = time.monotonic()
+        due, lost = asked + every, False
         try:
             broker.renew(errand.lease_id, errand.token)
+            confirmed = asked
         except PoolUnavailable:
-            continue  # the lease lives on until its end
+            lost = time.monotonic() - confirmed > errand.ttl  # until then the lease lives on
         except (LeaseLost, StaleToken, LeaseNotFound):
+            lost = True
+        if lost:
             if job is not None and errand.signal_pid:
                 _tell(job)
             return

@@ -39,6 +39,7 @@ from worker_hooks.request import GpuRequest, lease_name
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
 _IDLE_SECONDS = 5
+_SILENT_SECONDS = 3.0  # no job is taken up by others so soon after it was popped
 _WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""))
 _OVER = (LeaseLost, StaleToken, LeaseNotFound)
 
@@ -69,7 +70,7 @@ class GpuWorker(Worker):
         self._refusal: BrokerError | None = None
         self._loss = ""
         self._unwritten: Job | None = None
-        self._looked_at = time.monotonic()
+        self._looked_at = self._popped_at = time.monotonic()
 
     def _gate_beside(self, ledger: Broker) -> Broker:
         """The broker for a horse's start gate: a pool notices the fork and connects anew. Where RQ's Redis is the
@@ -113,7 +114,7 @@ class GpuWorker(Worker):
 
     def reorder_queues(self, reference_queue: Queue) -> None:
         """Called as soon as a job was popped: from here on a shutdown first settles it (rq#2236)."""
-        self._in_hand = True
+        self._in_hand, self._popped_at = True, time.monotonic()
         super().reorder_queues(reference_queue)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -145,6 +146,7 @@ class GpuWorker(Worker):
                 note(job, lease)
                 self._run(job, queue, execution, lease=lease)
             finally:
+                self._end_horse()
                 self._return(lease)
 
     def _admit(self, job: Job, queue: Queue, execution: Execution, request: GpuRequest) -> Lease:
@@ -166,6 +168,9 @@ class GpuWorker(Worker):
                 rest = admission.sleep
                 try:
                     lease = admission.ask()
+                    if lease is not None and not self._still_ours(queue, execution):
+                        admission.withdraw()
+                        raise _Dropped(lambda: None)
                 except LeaseLost as error:
                     # It was granted, and its time passed while the reply was lost: the next attempt asks anew.
                     self.log.warning("Worker %s: job %s asks again: %s", self.name, job.id, error)
@@ -185,6 +190,12 @@ class GpuWorker(Worker):
             self._admission = None
             if lease is None:
                 admission.withdraw()
+
+    def _still_ours(self, queue: Queue, execution: Execution) -> bool:
+        """Whether nobody took the job up meanwhile: a worker that was stopped for long looks like a dead one."""
+        if time.monotonic() - self._popped_at < _SILENT_SECONDS:
+            return True
+        return self.connection.zscore(queue.started_job_registry.key, execution.composite_key) is not None
 
     def _beat(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Between two sleeps: show RQ that worker and job live, and see whether the job is still wanted."""
@@ -231,15 +242,31 @@ class GpuWorker(Worker):
         super().maintain_heartbeats(job, execution)
 
     def _renew(self, lease: Lease) -> None:
-        """Only the ledger's own word ends a job: an unreachable one may be back before anything was lent again."""
+        """A job ends with its lease: by the ledger's word, or when it could not be renewed for a whole TTL."""
         try:
             lease.renew()
         except PoolUnavailable as error:
             self.log.warning("Worker %s: lease %s could not be renewed: %s", self.name, lease.id, error)
+            if lease.lost:
+                self._lose(lease, f"LeaseLost: lease {lease.id} was not renewed for its whole TTL: {error}")
         except _OVER as error:
-            self._loss = f"{type(error).__name__}: {error}"
-            self.log.error("Worker %s: killing the job of %s: %s", self.name, lease.id, self._loss)
-            self.kill_horse()
+            self._lose(lease, f"{type(error).__name__}: {error}")
+
+    def _lose(self, lease: Lease, why: str) -> None:
+        self._loss = why
+        self.log.error("Worker %s: killing the job of %s: %s", self.name, lease.id, why)
+        self.kill_horse()
+
+    def _end_horse(self) -> None:
+        """Memory is returned by dead processes only: a horse that nobody watches any more is killed first."""
+        if not self.horse_pid:
+            return
+        try:
+            if os.waitpid(self.horse_pid, os.WNOHANG) == (0, 0):
+                self.kill_horse()
+                os.waitpid(self.horse_pid, 0)
+        except ChildProcessError:
+            return  # it ended, and was waited for
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """As RQ's, but without a horse (a job that waits) it does nothing: RQ's would kill the worker's own group."""

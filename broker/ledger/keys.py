@@ -96,6 +96,11 @@ class Keys:
         return self._at("waiters")
 
     @property
+    def fresh(self) -> str:
+        """Sorted set: UUID by the time at which its sample is too old."""
+        return self._at("fresh")
+
+    @property
     def waiting(self) -> str:
         """Sorted set: waiter id by the time at which it is dropped if silent."""
         return self._at("waiting")

@@ -5,9 +5,9 @@
 -- KEYS   the pool's keys, in the order of broker/ledger/keys.py
 -- ARGV   1 id  2 memory_bytes  3 ttl_ms  4 host or ''  5 gpu uuid or ''  6 priority -1000..1000  7 tenant
 --        8 owner  9 job_id or ''  10 pid or ''  11 token or '' (continue that lease only)  12 wait: 1 queue, 0 do not
--- reply  granted token gpu_uuids host expires_at_ms waited_ms
+-- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms
 --        waiting place                 (place in the queue, 1 is next)
---        refused largest_free_bytes largest_capacity_bytes open_gpus   (free and open: of the whole pool)
+--        refused largest_free_bytes largest_capacity_bytes gpus_with_room   (of those the request may use)
 --        impossible largest_capacity_bytes
 --        full waiters                  (the queue's cap is reached)
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST  BROKER_STALE_TOKEN  BROKER_LEASE_NOT_FOUND
@@ -43,7 +43,7 @@ end
 -- The name's own lease, if there is one. Every error leaves before the first write (law 2).
 local function existing()
   local lease = call('HMGET', LEASE_OF .. ask.id, 'request', 'token', 'state', 'expires_at', 'gpu_uuids', 'host',
-    'waited_ms')
+    'waited_ms', 'ttl_ms')
   if not lease[1] then
     return nil, ARGV[11] ~= '' and redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. ask.id) or nil
   end
@@ -60,7 +60,7 @@ end
 
 -- The waiter was granted this lease and is here to take it: from now on its own TTL runs.
 local function claim(lease)
-  lease[4] = int(now + ask.ttl_ms)
+  lease[4], lease[8] = int(now + ask.ttl_ms), int(ask.ttl_ms)
   call('HSET', LEASE_OF .. ask.id, 'state', 'active', 'expires_at', lease[4], 'ttl_ms', int(ask.ttl_ms))
   call('ZADD', LEASES, due(now + ask.ttl_ms), ask.id)
   call('DEL', WAKE_OF .. ask.id)
@@ -69,7 +69,7 @@ local function claim(lease)
 end
 
 local function answer(lease)
-  return { 'granted', lease[2], lease[5], lease[6], lease[4], lease[7] }
+  return { 'granted', lease[2], lease[5], lease[6], lease[4], lease[7], lease[8], int(tonumber(lease[4]) - now) }
 end
 
 local lease, refused = existing()
@@ -100,8 +100,8 @@ if lease then -- served just now, by this very script
   return answer(lease)
 end
 
-local gpu = place(ask.bytes, ask.host, ask.gpu)
-if gpu and (queued == 0 or passes(waiters_before(ask), gpu)) then
+local gpu = place(ask, queued > 0 and waiters_before(ask) or {})
+if gpu then
   local waited = 0
   if waiter then
     waited = now - waiter.since
@@ -109,30 +109,37 @@ if gpu and (queued == 0 or passes(waiters_before(ask), gpu)) then
   end
   local granted, expires = grant(ask, gpu, 'active', ask.ttl_ms, waited)
   save()
-  return { 'granted', granted, gpu.uuid, gpu.host, expires, int(waited) }
+  return { 'granted', granted, gpu.uuid, gpu.host, expires, int(waited), ARGV[3], ARGV[3] }
 end
 
--- The largest budget that any GPU the request may use could have; 0 while none is known.
-local function largest_capacity()
-  if ask.gpu ~= '' then
-    local known = call('HMGET', GPU_OF .. ask.gpu, 'capacity_bytes', 'host')
-    if known[2] and ask.host ~= '' and known[2] ~= ask.host then return 0, true end
-    return tonumber(known[1] or 0)
+-- Of the GPUs that the request may use: the largest budget that any could have (0 while none is known), the most free
+-- bytes on one that is open, and how many are open.
+local function what_there_is()
+  local uuids = ask.gpu ~= '' and { ask.gpu } or host_gpus(ask.host)
+  if ask.gpu == '' and ask.host == '' then
+    return tonumber(call('ZREVRANGE', CAPACITY, 0, 0, 'WITHSCORES')[2] or 0),
+      tonumber(call('ZREVRANGE', FREE, 0, 0, 'WITHSCORES')[2] or 0), call('ZCARD', FREE)
   end
-  if ask.host == '' then return tonumber(call('ZREVRANGE', CAPACITY, 0, 0, 'WITHSCORES')[2] or 0) end
-  local uuids = host_gpus(ask.host)
-  local largest = 0
-  for _, bytes in ipairs(#uuids > 0 and call('ZMSCORE', CAPACITY, unpack(uuids)) or {}) do
-    largest = math.max(largest, tonumber(bytes or 0))
+  local capacity, free, open = 0, 0, 0
+  for _, uuid in ipairs(uuids) do -- at most 64
+    local offered = call('ZSCORE', FREE, uuid)
+    capacity = math.max(capacity, tonumber(call('ZSCORE', CAPACITY, uuid) or 0))
+    free = math.max(free, tonumber(offered or 0))
+    open = open + (offered and 1 or 0)
   end
-  return largest
+  return capacity, free, open
 end
 
-local capacity, elsewhere = largest_capacity()
-if elsewhere or (capacity > 0 and ask.bytes > capacity) then
+local capacity, free, open = what_there_is()
+local known_host = ask.gpu ~= '' and ask.host ~= '' and call('HGET', GPU_OF .. ask.gpu, 'host')
+local elsewhere = known_host and known_host ~= ask.host
+-- One who waits for any host is not sent away: the machine with the large card may be starting anew.
+if elsewhere or (capacity > 0 and ask.bytes > capacity and not (waiter and ask.host == '')) then
   if waiter then
     remove_waiter(ask.id)
     journal('cancelled', 'id', ask.id, 'reason', 'larger than any GPU')
+    grew = true -- those behind it may go
+    serve()
   end
   save()
   return { 'impossible', int(capacity) }
@@ -165,4 +172,4 @@ if waiter then
   serve()
 end
 save()
-return { 'refused', call('ZREVRANGE', FREE, 0, 0, 'WITHSCORES')[2] or '0', int(capacity), int(call('ZCARD', FREE)) }
+return { 'refused', int(free), int(capacity), int(open) }

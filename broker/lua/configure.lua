@@ -10,7 +10,12 @@
 
 local version = whole('version', ARGV[1], 0, 9007199254740991)
 if #ARGV % 2 == 0 or #ARGV > 2001 then invalid('arguments', tostring(#ARGV), 'a version, then pairs, at most 1000') end
-for i = 2, #ARGV, 2 do name('config', ARGV[i]) end
+for i = 2, #ARGV, 2 do
+  name('config', ARGV[i])
+  if not string.match(ARGV[i + 1] or '', '^%d+%.?%d*$') or #ARGV[i + 1] > 16 then
+    invalid(ARGV[i], ARGV[i + 1] or '', 'a number')
+  end
+end
 if refusal then return refusal end
 if tonumber(call('HGET', CONFIG, 'version') or 0) ~= version then return 'changed' end
 local values = { 'version', int(version + 1) }

@@ -19,6 +19,7 @@ for uuid in string.gmatch(gpus, '%S+') do
     if gpu[3] == '0' and gpu[4] ~= '1' then forget_gpu(uuid) else call('HSET', GPU_OF .. uuid, 'left', '1') end
   end
 end
+call('PEXPIRE', METRICS_OF .. host, 86400000) -- its history may be looked at for a day
 call('SREM', HOSTS, host)
 call('DEL', HOST_OF .. host)
 journal('left', 'host', host)

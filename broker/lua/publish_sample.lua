@@ -51,8 +51,13 @@ if not refusal then
 end
 if refusal then return refusal end
 
-local history = call('HGET', CONFIG, 'history_size') or 200
+local history = setting('history_size', 200)
 local fresh_until = now + 3 * interval_ms
+
+-- Bytes of a setting in MiB; what somebody wrote by hand and is no number lends nothing.
+local function mebibytes(text, otherwise)
+  return #text <= 9 and string.match(text, '^%d+$') and tonumber(text) * MIB or otherwise
+end
 
 -- budget = min(total, limit) - reserve - unmanaged; the last known one while the card cannot be read.
 local function budget_of(report, known_capacity, known_budget)
@@ -61,10 +66,9 @@ local function budget_of(report, known_capacity, known_budget)
   end
   local own = call('HMGET', CONFIG, 'memory_limit_mb@' .. report.uuid, 'memory_reserve_mb@' .. report.uuid,
     'memory_limit_mb', 'memory_reserve_mb')
-  local limit = tonumber(own[1] or own[3] or false)
-  local capacity = report.memory_total_bytes
-  if limit then capacity = math.min(capacity, limit * MIB) end
-  capacity = math.max(0, capacity - tonumber(own[2] or own[4] or 512) * MIB)
+  local limit, reserve, capacity = own[1] or own[3], own[2] or own[4] or '512', report.memory_total_bytes
+  if limit then capacity = math.min(capacity, mebibytes(limit, 0)) end
+  capacity = math.max(0, capacity - mebibytes(reserve, capacity))
   return capacity, math.max(0, capacity - report.unmanaged_bytes)
 end
 
@@ -89,7 +93,7 @@ local function publish(report)
   call('ZADD', CAPACITY, capacity, uuid)
   index_gpu(uuid, opened, free)
   if opened and (free > tonumber(known[9] or 0) or not lends[known[2]]) then grew = true end
-  call('XADD', METRICS_OF .. host, 'MAXLEN', '~', int(tonumber(history) * math.max(1, count)), '*', 'uuid', uuid,
+  call('XADD', METRICS_OF .. host, 'MAXLEN', '~', int(history * math.max(1, count)), '*', 'uuid', uuid,
     'host', host, 'at', int(now), 'state', report.state, unpack(report.known))
   if known[2] ~= report.state or known[10] ~= report.job_state then
     journal('state', 'gpu', uuid, 'host', host, 'from', known[2] or '', 'to', report.state,
@@ -107,7 +111,21 @@ local answer, taken = { int(now) }, {}
 for _, report in ipairs(reports) do
   if publish(report) then table.insert(taken, report.uuid) else table.insert(answer, report.uuid) end
 end
-if call('SADD', HOSTS, host) == 1 then journal('joined', 'host', host, 'source', ARGV[5]) end
+-- law 8: a card of this host that is not in its sample has no fresh word.
+local named = ' ' .. table.concat(taken, ' ') .. ' '
+for uuid in string.gmatch(call('HGET', HOST_OF .. host, 'gpus') or '', '%S+') do
+  if not string.find(named, ' ' .. uuid .. ' ', 1, true) then
+    local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'state')
+    if gpu[1] == host then
+      close_gpu(uuid, host, gpu[2], 'not in the sample of its host')
+      table.insert(taken, uuid) -- it stays the host's, so that leaving forgets it
+    end
+  end
+end
+if call('SADD', HOSTS, host) == 1 then
+  call('PERSIST', METRICS_OF .. host)
+  journal('joined', 'host', host, 'source', ARGV[5])
+end
 call('HSET', HOST_OF .. host, 'host', host, 'state', ARGV[3], 'reason', ARGV[4], 'source', ARGV[5],
   'gpus', table.concat(taken, ' '), 'sampled_at', int(now), 'fresh_until', int(fresh_until))
 reap()

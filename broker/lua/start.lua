@@ -3,7 +3,7 @@
 -- its TTL afresh.
 --
 -- KEYS   the pool's keys
--- ARGV   1 id  2 token  3 pid of the process that runs the job, or ''
+-- ARGV   1 id  2 token  3 pid of the process that runs the job, or '' to leave it
 -- reply  expires_at_ms
 -- errors BROKER_INVALID  BROKER_STALE_TOKEN  BROKER_LEASE_LOST  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n)
@@ -18,7 +18,8 @@ if refused then return refused end
 if is_over(lease) then return redis.error_reply('BROKER_LEASE_LOST lease=' .. id .. ' why=expired') end
 
 local expires = int(now + lease.ttl_ms)
-call('HSET', LEASE_OF .. id, 'expires_at', expires, 'state', 'active', 'pid', ARGV[3])
+call('HSET', LEASE_OF .. id, 'expires_at', expires, 'state', 'active')
+if ARGV[3] ~= '' then call('HSET', LEASE_OF .. id, 'pid', ARGV[3]) end
 call('ZADD', LEASES, due(now + lease.ttl_ms), id)
 reap()
 serve()

@@ -17,6 +17,7 @@ from broker import (
     LeaseNotFound,
     StaleToken,
 )
+from broker.ledger.keys import ORDER
 from broker.units import GIB, MIB
 from broker.values import State
 
@@ -337,3 +338,84 @@ def test_a_host_that_left_lends_nothing_and_is_forgotten_with_its_last_lease(bro
     lease.release()
     assert broker.gpus() == []
     assert broker.hosts() == []
+
+
+def test_a_card_that_its_host_does_not_name_any_more_lends_nothing(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a", "GPU-b")
+    cards("GPU-b")
+    with pytest.raises(InsufficientMemory):
+        broker.acquire("1GiB", gpu="GPU-a")
+    cards()
+    with pytest.raises(InsufficientMemory):
+        broker.acquire("1GiB")
+    assert {gpu.state for gpu in broker.gpus()} == {State.UNAVAILABLE}
+    cards("GPU-a", "GPU-b")
+    assert broker.acquire("1GiB", gpu="GPU-a").host == "h1"
+
+
+def test_a_host_that_comes_back_with_leases_on_it_keeps_them(broker: Broker, cards: Cards) -> None:
+    from broker.publish import Publisher
+
+    cards("GPU-a")
+    lease = broker.acquire("5GiB")
+    Publisher(broker, "h1").leave()
+    cards("GPU-a")
+    with pytest.raises(InsufficientMemory):
+        broker.acquire("1GiB")
+    lease.release()
+    assert broker.acquire("5GiB").gpu_uuids == ("GPU-a",)
+
+
+def test_a_card_may_move_to_another_host_once_the_first_is_silent(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a", host="h1", interval_ms=1)
+    until(lambda: bool(broker.reap()) and broker.gpus()[0].state is State.UNAVAILABLE)
+    cards("GPU-a", host="h2")
+    assert broker.acquire("1GiB", host="h2").gpu_uuids == ("GPU-a",)
+
+
+def test_a_replay_with_another_ttl_does_not_believe_it(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    broker.acquire("1GiB", lease_id="job", ttl=0.5)
+    replay = broker.acquire("1GiB", lease_id="job", ttl=3600)
+    assert replay.ttl_ms == 500
+
+
+def test_a_replays_time_counts_from_the_grant(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    first = broker.acquire("1GiB", lease_id="job", ttl=1)
+    until(lambda: _milliseconds(broker) > first.expires_at - 500)
+    replay = broker.acquire("1GiB", lease_id="job", ttl=1)
+    until(lambda: _milliseconds(broker) >= first.expires_at)
+    assert replay.lost
+
+
+def test_the_start_gate_leaves_the_process_of_the_request_if_it_names_none(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    lease = broker.acquire("1GiB", pid=12)
+    broker.check(lease.id, lease.token)
+    assert broker.get(lease.id).pid == 12  # type: ignore[union-attr]
+
+
+def test_a_card_whose_hash_was_lost_breaks_no_script_and_owes_nothing(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    lease = broker.acquire("4GiB")
+    broker.redis.delete(broker.keys.gpu("GPU-a"))
+    broker.redis.hset(broker.keys.ledger, "soonest", 0)
+    broker.redis.zadd(broker.keys.all[ORDER.index("fresh")], {"GPU-a": 1})
+    assert broker.reap() > 0
+    cards("GPU-a")
+    assert lease.release() is True
+    assert broker.gpus()[0].leased_bytes == 0
+
+
+def test_a_setting_written_by_hand_that_is_no_number_breaks_no_script(broker: Broker, cards: Cards) -> None:
+    for name in ("reclaim_seconds", "claim_seconds", "bypass_max", "grace_seconds", "history_size"):
+        broker.redis.hset(broker.keys.config, name, "5s")
+    cards("GPU-a")
+    lease = broker.acquire("5GiB", ttl=0.1)
+    until(lambda: bool(broker.reap()) and broker.get(lease.id).state == "reclaiming")  # type: ignore[union-attr]
+    assert lease.release() is False
+    broker.redis.hset(broker.keys.config, "memory_limit_mb", "4GiB")
+    cards("GPU-a")
+    with pytest.raises((InsufficientMemory, ImpossibleRequest)):  # nothing fails open
+        broker.acquire("1MiB")

@@ -89,8 +89,8 @@ def test_lua_and_python_agree_on_the_defaults() -> None:
     ledger = files("broker.lua").joinpath("include/ledger.lua").read_text()
     assert f"or '{defaults.events_max}'" in ledger
     publish = files("broker.lua").joinpath("publish_sample.lua").read_text()
-    assert f"'history_size') or {defaults.history_size}" in publish
-    assert f"or {defaults.memory_reserve_mb}) * MIB" in publish
+    assert f"setting('history_size', {defaults.history_size})" in publish
+    assert f"own[4] or '{defaults.memory_reserve_mb}'" in publish
 
 
 def test_a_server_that_forgot_its_scripts_gets_them_again(broker: Broker, cards: Cards) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from broker import Broker, InsufficientMemory, Lease
+from broker.units import GIB
 from tests.ledger.test_lease_life import until
 
 Cards = Callable[..., None]
@@ -155,8 +156,6 @@ def test_cancel_leaves_the_queue_or_passes_an_unclaimed_grant_on(broker: Broker,
 
 
 def test_capacity_that_comes_back_by_a_sample_or_an_undrain_serves_waiters(broker: Broker, cards: Cards) -> None:
-    from broker.units import GIB
-
     cards("GPU-a", unmanaged_bytes=5 * GIB)
     ask(broker, "one", "4GiB")
     cards("GPU-a", unmanaged_bytes=0)
@@ -168,11 +167,100 @@ def test_capacity_that_comes_back_by_a_sample_or_an_undrain_serves_waiters(broke
     assert granted(broker) == {"one", "two"}
 
 
-def test_a_request_too_big_for_a_grown_up_pool_stops_waiting(broker: Broker, cards: Cards) -> None:
-    assert ask(broker, "early", "10GiB") == "waiting"  # no card is known yet
+def test_a_waiter_too_big_for_its_host_is_told_and_one_for_any_host_may_hope(broker: Broker, cards: Cards) -> None:
+    assert ask(broker, "here", "10GiB", host="h1") == "waiting"  # no card is known yet
+    assert ask(broker, "anywhere", "10GiB") == "waiting"
     cards("GPU-a")
-    assert ask(broker, "early", "10GiB") == "impossible"
-    assert broker.waiters() == []
+    assert ask(broker, "here", "10GiB", host="h1") == "impossible"
+    assert ask(broker, "anywhere", "10GiB") == "waiting"
+    cards("GPU-big", host="h2", total=24 * GIB)
+    assert granted(broker) == {"anywhere"}
+
+
+def test_a_card_kept_for_a_waiter_does_not_hide_the_others(broker: Broker, cards: Cards) -> None:
+    broker.update_config(bypass_max=0)
+    cards("GPU-a", "GPU-b")
+    broker.acquire("2GiB", gpu="GPU-a")
+    ask(broker, "big", "5GiB", gpu="GPU-a")
+    assert broker.acquire("1GiB").gpu_uuids == ("GPU-b",)  # GPU-a would fit better, and is kept
+
+
+def test_a_waiter_that_a_stranger_keeps_out_holds_nobody_back(broker: Broker, cards: Cards) -> None:
+    broker.update_config(bypass_max=0)
+    cards("GPU-a", unmanaged_bytes=2 * GIB)
+    ask(broker, "big", "5GiB")
+    assert broker.acquire("1GiB").gpu_uuids == ("GPU-a",)
+
+
+def test_on_hand_over_too_the_first_waiter_is_passed_only_so_often(broker: Broker, cards: Cards) -> None:
+    broker.update_config(bypass_max=1)
+    cards("GPU-a")
+    broker.acquire("3GiB")
+    holder = broker.acquire("2GiB")
+    for name, memory in (("big", "5GiB"), ("one", "1GiB"), ("two", "1GiB")):
+        ask(broker, name, memory)
+    holder.release()
+    assert granted(broker) >= {"one"}
+    assert "two" not in granted(broker)
+
+
+def test_one_hand_over_serves_waiters_for_different_cards(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a", host="h1")
+    cards("GPU-b", host="h2")
+    broker.acquire("5GiB", gpu="GPU-a")
+    holder = broker.acquire("5GiB", gpu="GPU-b")
+    ask(broker, "first", "5GiB", host="h1")
+    ask(broker, "second", "5GiB", host="h2")
+    holder.release()
+    assert "second" in granted(broker)
+
+
+def test_more_waiters_than_one_script_serves_are_served_by_the_next(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5632MiB")
+    for number in range(20):
+        ask(broker, f"w{number}", "1MiB")
+    holder.release()
+    assert len(granted(broker)) == 16
+    broker.reap()
+    assert len(granted(broker)) == 20
+
+
+def test_a_waiter_whose_hash_was_lost_breaks_no_script(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    ask(broker, "lost")
+    ask(broker, "next")
+    broker.redis.delete(broker.keys.waiter("lost"))
+    assert holder.release() is True
+    assert granted(broker) == {"next"}
+
+
+def test_an_interrupted_claim_leaves_no_lease_behind(
+    broker: Broker, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    run, asked = broker._run_command, []
+
+    def interrupted(*command: object) -> object:
+        if command[0] == "BLPOP":
+            holder_id, token = holder.id, holder.token
+            monkeypatch.setattr(broker, "_run_command", run)
+            broker.release(holder_id, token)
+            monkeypatch.setattr(broker, "_run_command", interrupted)
+            return None
+        reply = run(*command)
+        if command[0] == "EVALSHA":
+            asked.append(reply)
+            if len(asked) == 2:  # the claim was carried out; its reply never arrives
+                raise KeyboardInterrupt
+        return reply
+
+    monkeypatch.setattr(broker, "_run_command", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broker.acquire("5GiB", wait=30)
+    assert broker.leases() == []
 
 
 def test_one_waiter_more_than_the_cap_is_refused_clearly(broker: Broker, cards: Cards) -> None:
@@ -191,8 +279,8 @@ def test_many_waiters_share_one_card_one_at_a_time(broker: Broker, cards: Cards,
     def use(_: int) -> int:
         with Broker.from_url(redis_url) as own:
             lease: Lease = own.acquire("5GiB", wait=60)
-            alone = holding.acquire(blocking=False)
-            assert alone, "two held the card at once"
+            assert holding.acquire(blocking=False), "two held the card at once"
+            lease.renew()  # a round trip in which another could come
             holding.release()
             lease.release()
             return lease.token

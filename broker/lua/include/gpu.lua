@@ -1,8 +1,6 @@
 -- One GPU's place in the indexes, and bytes lent and given back.
 -- needs: keys, ledger
 
-local grew = false -- capacity grew in this script: waiters are to be served
-
 -- law 8: decided here, in the script that grants. THROTTLED cards lend; the jobs on them work slower.
 local lends = { OPTIMAL = true, NORMAL = true, THROTTLED = true }
 
@@ -27,10 +25,10 @@ end
 -- Gives a lease's bytes back to its GPU.
 local function give_back(id, uuid, bytes)
   local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'drained', 'leased_bytes', 'budget_bytes', 'left')
-  if not gpu[1] then return end
+  -- Bytes are given back once, and only where they were taken: a card's hash that was lost and written anew owes nothing.
+  if not gpu[1] or call('HDEL', GPU_OF .. uuid, 'lease:' .. id) == 0 then return end
   local leased, budget = tonumber(gpu[4]) - bytes, tonumber(gpu[5])
   if gpu[6] == '1' and leased == 0 and gpu[3] ~= '1' then return forget_gpu(uuid) end
-  call('HDEL', GPU_OF .. uuid, 'lease:' .. id)
   local free = math.max(0, budget - leased)
   call('HSET', GPU_OF .. uuid, 'leased_bytes', int(leased), 'free_bytes', int(free),
     'short_bytes', int(math.max(0, leased - budget)))

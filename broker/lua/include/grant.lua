@@ -8,45 +8,72 @@ local function host_gpus(host)
   return uuids
 end
 
--- The GPU of a host with the least free bytes that are enough.
-local function best_of_host(host, bytes)
-  local uuids = host_gpus(host)
+-- The GPU with the least free bytes that are enough, of a host or of the pool, leaving out the first `skipped` of them.
+local function best_fit(bytes, host, skipped)
+  if host == '' then return call('ZRANGEBYSCORE', FREE, bytes, '+inf', 'LIMIT', skipped, 1)[1] end
+  local uuids, fits = host_gpus(host), {}
   if #uuids == 0 then return nil end
-  local best, least
   for i, free in ipairs(call('ZMSCORE', FREE, unpack(uuids))) do
     free = tonumber(free or 0)
-    if free >= bytes and (not least or free < least) then best, least = uuids[i], free end
+    if free >= bytes then table.insert(fits, { free = free, uuid = uuids[i] }) end
   end
-  return best
+  table.sort(fits, function(x, y) return x.free < y.free or (x.free == y.free and x.uuid < y.uuid) end)
+  return fits[skipped + 1] and fits[skipped + 1].uuid
 end
 
--- Best fit: the open GPU with the least free bytes that are enough. A card found closed on the way is closed in the
--- index too, so every turn of the loop changes something (law 13).
-local function place(bytes, host, uuid)
+-- The GPU if a grant on it is lawful now; else nil, and whether it stands wrongly in the index.
+local function open_gpu(uuid, bytes, host)
+  local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'drained', 'fresh_until', 'leased_bytes', 'budget_bytes',
+    'sampled_at')
+  if not gpu[1] then
+    forget_gpu(uuid)
+    return nil
+  end
+  local leased, budget, fresh = tonumber(gpu[5]), tonumber(gpu[6]), tonumber(gpu[4]) >= now
+  if fresh and lends[gpu[2]] and gpu[3] ~= '1' and bytes >= 1 and leased + bytes <= budget then
+    if host ~= '' and host ~= gpu[1] then return nil end
+    return { uuid = uuid, host = gpu[1], leased = leased, budget = budget }
+  end
+  if not fresh then
+    close_gpu(uuid, gpu[1], gpu[2], 'no sample since ' .. gpu[7])
+  else
+    index_gpu(uuid, lends[gpu[2]] and gpu[3] ~= '1', math.max(0, budget - leased))
+  end
+  return nil
+end
+
+-- law 7: whether a request may take bytes of this GPU ahead of those before it. Each of them who could use the GPU is
+-- passed at most bypass_max times; then its card's free bytes gather for it. Returns those whom it passes, or nil.
+local function passes(before, gpu)
+  local passed, bypass_max = {}, #before > 0 and setting('bypass_max', 64)
+  for _, other in ipairs(before) do
+    if (other.gpu == '' or other.gpu == gpu.uuid) and (other.host == '' or other.host == gpu.host)
+        and other.bytes <= gpu.budget then
+      if other.bypassed >= bypass_max then return nil end
+      table.insert(passed, other)
+    end
+  end
+  return passed
+end
+
+-- Best fit among the cards that those before this request leave to it. A card found closed on the way leaves the index,
+-- one that is kept for others is skipped: at most 64 turns (law 13).
+local function place(ask, before)
+  local skipped = 0
   for _ = 1, 64 do
-    local candidate = uuid
-    if uuid == '' then
-      if host == '' then
-        candidate = call('ZRANGEBYSCORE', FREE, bytes, '+inf', 'LIMIT', 0, 1)[1]
-      else
-        candidate = best_of_host(host, bytes)
+    local uuid = ask.gpu ~= '' and ask.gpu or best_fit(ask.bytes, ask.host, skipped)
+    if not uuid or (ask.gpu ~= '' and call('EXISTS', GPU_OF .. uuid) == 0) then return nil end
+    local gpu = open_gpu(uuid, ask.bytes, ask.host)
+    local passed = gpu and passes(before, gpu)
+    if passed then
+      for _, other in ipairs(passed) do
+        other.bypassed = other.bypassed + 1
+        call('HSET', WAITER_OF .. other.id, 'bypassed', int(other.bypassed))
       end
+      return gpu
     end
-    if not candidate then return nil end
-    local gpu = call('HMGET', GPU_OF .. candidate, 'host', 'state', 'drained', 'fresh_until', 'leased_bytes',
-      'budget_bytes', 'sampled_at', 'capacity_bytes')
-    if not gpu[1] then return nil end
-    local leased, budget, fresh = tonumber(gpu[5]), tonumber(gpu[6]), tonumber(gpu[4]) >= now
-    if fresh and lends[gpu[2]] and gpu[3] ~= '1' and bytes >= 1 and leased + bytes <= budget then
-      if host ~= '' and host ~= gpu[1] then return nil end
-      return { uuid = candidate, host = gpu[1], leased = leased, budget = budget, capacity = tonumber(gpu[8]) }
-    end
-    if uuid ~= '' then return nil end
-    if not fresh then
-      close_gpu(candidate, gpu[1], gpu[2], 'no sample since ' .. gpu[7])
-    else
-      index_gpu(candidate, lends[gpu[2]] and gpu[3] ~= '1', math.max(0, budget - leased))
-    end
+    if ask.gpu ~= '' then return nil end
+    if gpu then skipped = skipped + 1 end
   end
   return nil
 end
@@ -87,10 +114,10 @@ local function read_waiter(id)
     bypassed = tonumber(w[12]) }
 end
 
--- The first eight of those in the queue who come before a request.
+-- The first 32 of those in the queue who come before a request.
 local function waiters_before(ask)
   local before = {}
-  for _, id in ipairs(call('ZRANGE', WAITERS, 0, 7)) do
+  for _, id in ipairs(call('ZRANGE', WAITERS, 0, 31)) do
     local other = id ~= ask.id and read_waiter(id)
     if not other or tonumber(other.priority) < tonumber(ask.priority) then break end
     table.insert(before, other)
@@ -98,45 +125,37 @@ local function waiters_before(ask)
   return before
 end
 
--- law 7: whether a request may take bytes of this GPU ahead of those before it. Each of them who could use the GPU is
--- passed at most bypass_max times; then its card's free bytes gather for it.
-local function passes(before, gpu)
-  local passed, bypass_max = {}, #before > 0 and setting('bypass_max', 64)
-  for _, other in ipairs(before) do
-    if (other.gpu == '' or other.gpu == gpu.uuid) and (other.host == '' or other.host == gpu.host)
-        and other.bytes <= gpu.capacity then
-      if other.bypassed >= bypass_max then return false end
-      table.insert(passed, other)
-    end
-  end
-  for _, other in ipairs(passed) do
-    other.bypassed = other.bypassed + 1
-    call('HSET', WAITER_OF .. other.id, 'bypassed', int(other.bypassed))
-  end
-  return true
-end
-
 -- Hands grown capacity to waiters, first come first served among those it can serve. Looks at the first 32 and grants
--- at most 16 (law 13); who stands further back is served when those moved on, or at its own next beat.
+-- at most 16 (law 13); if that was not enough the next script goes on, and who stands further back also asks by itself
+-- at its next beat.
 local function serve()
-  if not grew or call('ZCARD', WAITERS) == 0 then return end
+  if not grew then return end
+  grew = false
+  if call('ZCARD', WAITERS) == 0 then return end
   local claim_ms = setting_ms('claim_seconds', 10)
   local granted, before, too_big = 0, {}, {}
   for _, id in ipairs(call('ZRANGE', WAITERS, 0, 31)) do
     local ask = read_waiter(id)
-    local selector = ask.host .. ' ' .. ask.gpu
-    local gpu = ask.bytes < (too_big[selector] or math.huge) and place(ask.bytes, ask.host, ask.gpu)
-    if gpu and passes(before, gpu) then
-      grant(ask, gpu, 'granted', claim_ms, now - ask.since)
+    if not ask then
       remove_waiter(id)
-      -- The push is a hint: the grant stands in the ledger, and its waiter finds it at its next beat too.
-      call('RPUSH', WAKE_OF .. id, int(token))
-      call('PEXPIRE', WAKE_OF .. id, claim_ms)
-      granted = granted + 1
-      if granted == 16 then return end
     else
-      if not gpu then too_big[selector] = math.min(too_big[selector] or math.huge, ask.bytes) end
-      table.insert(before, ask)
+      local selector = ask.host .. ' ' .. ask.gpu
+      local gpu = ask.bytes < (too_big[selector] or math.huge) and place(ask, before)
+      if gpu then
+        grant(ask, gpu, 'granted', claim_ms, now - ask.since)
+        remove_waiter(id)
+        -- The push is a hint: the grant stands in the ledger, and its waiter finds it at its next beat too.
+        call('RPUSH', WAKE_OF .. id, int(token))
+        call('PEXPIRE', WAKE_OF .. id, claim_ms)
+        granted = granted + 1
+        if granted == 16 then
+          grew = true
+          return
+        end
+      else
+        too_big[selector] = math.min(too_big[selector] or math.huge, ask.bytes)
+        table.insert(before, ask)
+      end
     end
   end
 end

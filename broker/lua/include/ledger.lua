@@ -2,18 +2,22 @@
 -- needs: keys
 
 local state = call('HMGET', LEDGER, 'token', 'seq', 'clock_ms', 'clock_offset_ms', 'grace_until', 'arrivals', 'soonest',
-  'silence_ms', 'events_max')
+  'silence_ms', 'events_max', 'unserved')
 local token, seq = tonumber(state[1] or 0), tonumber(state[2] or 0)
 local clock_ms, clock_offset_ms = tonumber(state[3] or 0), tonumber(state[4] or 0)
 local grace_until, arrivals = tonumber(state[5] or 0), tonumber(state[6] or 0)
 local soonest = tonumber(state[7] or 0) -- no deadline in the ledger lies before it
 local soonest_before = soonest
 local offset_before, grace_before, arrivals_before = clock_offset_ms, grace_until, arrivals
+local unserved = state[10] or '0'
+local grew = unserved == '1' -- capacity grew: waiters are to be served
 local born = token == 0
 
--- A number of the configuration. Defaults are those of broker/thresholds.py; a test holds the two together.
+-- A number of the configuration, or its default where somebody wrote something else there by hand. Defaults are those of
+-- broker/thresholds.py; a test holds the two together.
 local function setting(name, default)
-  return tonumber(call('HGET', CONFIG, name) or default)
+  local text = call('HGET', CONFIG, name)
+  return text and #text <= 16 and string.match(text, '^%d+%.?%d*$') and tonumber(text) or default
 end
 
 -- Seconds of the configuration in whole milliseconds: commands such as PEXPIRE take no fractions.
@@ -45,10 +49,12 @@ do
     stepped_ms = now - clock_ms
     local absorbed = math.min(clock_offset_ms, stepped_ms)
     clock_offset_ms, now = clock_offset_ms - absorbed, now - absorbed
-    if now - clock_ms > longest then grace_until = now + setting_ms('grace_seconds', 15) end
+    -- One grace in a while: a pool in which scripts are seldom must not put expiry off for ever.
+    local grace_ms = setting_ms('grace_seconds', 15)
+    if now - clock_ms > longest and now - grace_until > 4 * grace_ms then grace_until = now + grace_ms end
   elseif clock_offset_ms > 0 then
-    -- One hundredth slower than Redis's clock until the two agree again.
-    local absorbed = math.min(clock_offset_ms, math.floor((now - clock_ms) / 100))
+    -- A hundredth slower than Redis's clock, a millisecond at least, until the two agree again.
+    local absorbed = now - clock_ms < 2 and 0 or math.min(clock_offset_ms, math.ceil((now - clock_ms) / 100))
     clock_offset_ms, now = clock_offset_ms - absorbed, now - absorbed
   end
 end
@@ -85,6 +91,7 @@ end
 local function save()
   journal()
   call('HSET', LEDGER, 'token', int(token), 'seq', int(seq), 'clock_ms', int(now))
+  if (grew and '1' or '0') ~= unserved then call('HSET', LEDGER, 'unserved', grew and '1' or '0') end
   if soonest ~= soonest_before then call('HSET', LEDGER, 'soonest', int(soonest)) end
   if offset_before ~= clock_offset_ms or grace_before ~= grace_until or arrivals_before ~= arrivals then
     call('HSET', LEDGER, 'clock_offset_ms', int(clock_offset_ms), 'grace_until', int(grace_until),

@@ -28,7 +28,11 @@ end
 local function reap_silent_gpus()
   for _, uuid in ipairs(call('ZRANGEBYSCORE', FRESH, '-inf', '(' .. int(now), 'LIMIT', 0, 8)) do
     local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'sampled_at')
-    close_gpu(uuid, gpu[1], gpu[2], 'no sample since ' .. gpu[3])
+    if gpu[1] then
+      close_gpu(uuid, gpu[1], gpu[2], 'no sample since ' .. gpu[3])
+    else
+      forget_gpu(uuid)
+    end
   end
 end
 
@@ -38,6 +42,7 @@ local function reap_silent_waiters()
     call('ZREM', WAITING, id)
     call('ZREM', WAITERS, id)
     call('DEL', WAITER_OF .. id)
+    call('SET', ENDED_OF .. id, '0 dropped', 'PX', 60000)
     journal('dropped', 'id', id, 'reason', 'silent')
     grew = true -- it may have held others back
   end
