@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agent.sources import Process, Reading
@@ -9,33 +10,45 @@ from broker.values import HeldLease
 
 
 def unmanaged_bytes(reading: Reading, held: Sequence[HeldLease], parents: Mapping[int, int]) -> int | None:
-    """Bytes used by processes that are neither a lease's own nor descend from one; ``None`` if that is not known.
+    """Bytes in use that belong to no lease; ``None`` if that is not known.
 
-    Where the driver does not say what each process uses, or a lease does not say its process: what is used beyond the
-    sum of all leases. Memory is never counted both as a lease's and as unmanaged.
+    A process belongs to a lease if it is the lease's own or descends from it. What the card has in use and no process
+    is seen to hold (the driver does not list it, or does not tell its size) counts too, beyond what the leases may yet
+    take: it may be theirs. A lease that names no process may be any process's. So memory never counts both as a lease's
+    and as unmanaged, and leases and unmanaged together are never less than what is in use, unless a process takes more
+    than its lease.
     """
     if reading.memory_used_bytes is None:
         return None
-    strangers = [] if reading.processes is None else [
-        process for process in reading.processes if not _holder(process.pid, held, parents)
-    ]  # fmt: skip
-    told = reading.processes is not None and all(process.memory_bytes is not None for process in reading.processes)
-    named = all(lease.pid is not None for lease in held)
-    if told and (named or not strangers):
-        return sum(process.memory_bytes or 0 for process in strangers)
-    reserved = reading.memory_reserved_bytes or 0
-    return max(0, reading.memory_used_bytes - reserved - sum(lease.memory_bytes for lease in held))
+    room: Counter[int | None] = Counter()  # by the process that a lease names
+    for lease in held:
+        room[lease.pid] += lease.memory_bytes
+    listed = strangers = 0
+    for process in reading.processes or ():
+        size = process.memory_bytes or 0
+        listed += size
+        holder = _holder(process.pid, room, parents)
+        if holder is None:
+            strangers += size
+        else:
+            room[holder] = max(0, room[holder] - size)
+    unseen = max(0, reading.memory_used_bytes - listed)
+    nameless = room.pop(None, 0)
+    covered = min(nameless, strangers)
+    return strangers - covered + max(0, unseen - (nameless - covered) - room.total())
 
 
-def _holder(pid: int, held: Sequence[HeldLease], parents: Mapping[int, int]) -> HeldLease | None:
-    """The lease under which a process runs: its own, or that of the nearest ancestor."""
-    by_pid = {lease.pid: lease for lease in held if lease.pid is not None}
+def _holder(pid: int, holders: Mapping[int | None, int], parents: Mapping[int, int]) -> int | None:
+    """The process with a lease under which a process runs: itself, or its nearest ancestor.
+
+    Everything descends from process 1. A lease that names it, as one from inside a container may, has no other.
+    """
     for _ in range(64):
-        if pid in by_pid:
-            return by_pid[pid]
-        if pid not in parents:
+        if pid in holders:
+            return pid
+        pid = parents.get(pid, 1)
+        if pid <= 1:
             return None
-        pid = parents[pid]
     return None
 
 

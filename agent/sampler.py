@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from queue import Empty, SimpleQueue
 
 from agent.accounting import pids, unmanaged_bytes
 from agent.processes import parents
@@ -26,59 +26,74 @@ class Sampler:
 
     def __init__(self, broker: Broker, host: str, source: Source) -> None:
         """Watch ``source`` and publish as ``host``."""
-        self._broker = broker
         self._publisher = Publisher(broker, host)
         self._source = source
-        self._stop = threading.Event()
+        # Not an Event: setting one in a signal handler deadlocks if the signal came while it was being waited for.
+        self._stop: SimpleQueue[None] = SimpleQueue()
         self._stored: dict[str, str] = {}
         self._held: dict[str, list[HeldLease]] = {}
         self._standings: dict[str, tuple[Standing, Standing]] = {}
-        self._trouble = ""
+        self._troubles: dict[str, str] = {}
 
     def run(self) -> None:
-        """Sample until stopped, then say goodbye."""
+        """Sample until stopped, then say goodbye.
+
+        What nobody foresaw ends the agent: its cards then read UNAVAILABLE by their age, and whoever started it hears
+        of it.
+        """
         log.info("event=agent_started host=%s source=%s", self._publisher.host, self._source.name)
-        while not self._stop.is_set():
+        pause = 0.0
+        while not self._stopped_within(pause):
             began = time.monotonic()
-            interval = self.sample()
-            self._stop.wait(max(0.0, interval - (time.monotonic() - began)))
+            try:
+                self.sample()
+                self._note("ledger", "")
+            except BrokerError as error:
+                self._note("ledger", f"event=publish_failed error={str(error)!r}")
+            pause = max(0.0, self._limits(None).monitor_interval - (time.monotonic() - began))
         self._leave()
 
     def stop(self) -> None:
         """End after the sample under way. Safe in a signal handler."""
-        self._stop.set()
+        self._stop.put(None)
 
-    def sample(self) -> float:
-        """One look at everything; returns the seconds until the next."""
-        readings, why = self._read()
+    def _stopped_within(self, seconds: float) -> bool:
         try:
-            # Hardware first, leases after: a lease is older than its process's memory, so that no holder's memory is
-            # ever taken for a stranger's.
-            self._held = self._publisher.held([reading.uuid for reading in readings])
-            self._take_config([reading.uuid for reading in readings])
-            reports = [self._report(reading) for reading in readings]
-            refused = self._publisher.publish(
-                reports,
-                max(1, round(self._interval() * 1000)),
-                host_state="UNAVAILABLE" if why else "OK",
-                host_reason=why,
-                source=self._source.name,
-            )
-        except BrokerError as error:
-            self._note(f"event=publish_failed error={str(error)!r}")
-            return self._interval()
+            self._stop.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+    def sample(self) -> None:
+        """One look at everything, published.
+
+        Raises:
+            BrokerError: the ledger cannot be reached, or refused the sample; nothing was published.
+        """
+        readings, why = self._read()
+        # Hardware first, leases after: a lease is older than its process's memory, so that no holder's memory is ever
+        # taken for a stranger's.
+        self._held, stored = self._publisher.view([reading.uuid for reading in readings])
+        self._take_config(stored, [reading.uuid for reading in readings])
+        reports = [self._report_alone(reading) for reading in readings]
+        refused = self._publisher.publish(
+            reports,
+            max(1, round(self._limits(None).monitor_interval * 1000)),
+            host_state="UNAVAILABLE" if why else "OK",
+            host_reason=why,
+            source=self._source.name,
+        )
         self._source.published({report.uuid: report.job_state for report in reports})
-        if refused:
-            self._note(f"event=gpu_refused gpus={','.join(refused)} reason='another host publishes them'")
-        else:
-            self._note(f"event=no_gpu reason={why!r}" if why else "")
-        return self._interval()
+        self._note("gpus", f"event=no_gpu reason={why!r}" if why else "")
+        gpus = ",".join(refused)
+        self._note("owner", f"event=gpu_refused gpus={gpus} reason='another host publishes them'" if gpus else "")
 
     def _read(self) -> tuple[list[Reading], str]:
         """The readings, or none and why."""
         try:
             return self._source.read(self._last_held), ""
         except NoGpuError as error:
+            self._standings.clear()  # a card that was not there has no past
             return [], f"{error}; `gpubroker agent --simulate 2x6GiB` shows how it works without"
 
     def _last_held(self, uuids: Sequence[str]) -> Mapping[str, Sequence[HeldLease]]:
@@ -89,22 +104,28 @@ class Sampler:
             log.debug("event=leases_unknown error=%r", str(error))  # publishing will say so aloud
         return self._held
 
-    def _take_config(self, uuids: Sequence[str]) -> None:
+    def _take_config(self, stored: dict[str, str], uuids: Sequence[str]) -> None:
         """Use the pool's configuration of now; one that somebody wrote by hand and that is wrong changes nothing."""
-        stored = self._broker.run(plans.stored_config(self._broker.keys))
         try:
             for uuid in (None, *uuids):
                 Thresholds.parse(plans.effective(stored, uuid))
         except InvalidRequest as error:
-            log.warning("event=config_refused error=%r", str(error))
+            self._note("config", f"event=config_refused error={str(error)!r}")
         else:
             self._stored = stored
+            self._note("config", "")
 
     def _limits(self, uuid: str | None) -> Thresholds:
         return Thresholds.parse(plans.effective(self._stored, uuid))
 
-    def _interval(self) -> float:
-        return self._limits(None).monitor_interval
+    def _report_alone(self, reading: Reading) -> GpuReport:
+        """The report; a reading that it cannot be made of is this card's trouble, not the others'."""
+        try:
+            return self._report(reading)
+        except Exception as error:
+            log.exception("event=report_failed gpu=%s", reading.uuid)
+            why = f"its reading cannot be judged: {error!r}"
+            return GpuReport(reading.uuid, reading.index, reading.name, State.UNAVAILABLE, State.UNAVAILABLE, why)
 
     def _report(self, reading: Reading) -> GpuReport:
         limits = self._limits(reading.uuid)
@@ -147,14 +168,14 @@ class Sampler:
         self._standings[uuid] = judge(job, heat, limits, now), judge(shown, whole, limits, now)
         return self._standings[uuid]
 
-    def _note(self, trouble: str) -> None:
+    def _note(self, about: str, trouble: str) -> None:
         """Log a trouble once, and its end once."""
-        if trouble != self._trouble:
+        if trouble != self._troubles.get(about, ""):
             if trouble:
                 log.warning("%s host=%s", trouble, self._publisher.host)
             else:
-                log.info("event=recovered host=%s", self._publisher.host)
-        self._trouble = trouble
+                log.info("event=recovered about=%s host=%s", about, self._publisher.host)
+        self._troubles[about] = trouble
 
     def _leave(self) -> None:
         try:

@@ -52,8 +52,8 @@ def leases(keys: Keys) -> Plan[list[LeaseRecord]]:
 
 
 def abandoned(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
-    """Which of these names were given up by their holder within the last minute: their lease ended by its time, or their
-    waiter fell silent, and nobody has asked under them since."""
+    """Which of these names their holder gave up within the last minute: the lease ended by its time, or the
+    waiter fell silent, and nobody has asked under the name since."""
     if not lease_ids:
         return []
     names = [check_name("lease_id", one) for one in lease_ids]
@@ -229,12 +229,13 @@ def new_config(keys: Keys, changes: dict[str, Any], uuid: str | None) -> Plan[tu
     return result, [stored.get("version", "0"), *(part for pair in kept.items() for part in pair)]
 
 
-def held(keys: Keys, uuids: Sequence[str]) -> Plan[dict[str, list[HeldLease]]]:
-    """The leases on each of these GPUs: two round trips, or one where there are none."""
+def agent_view(keys: Keys, uuids: Sequence[str]) -> Plan[tuple[dict[str, list[HeldLease]], dict[str, str]]]:
+    """What an agent asks before it publishes: the leases on each of these GPUs, and the stored configuration.
+
+    Two round trips, or one where there are no leases.
+    """
+    *names, stored = yield [*(("HKEYS", keys.gpu(uuid)) for uuid in uuids), ("HGETALL", keys.config)]
     on: dict[str, list[HeldLease]] = {uuid: [] for uuid in uuids}
-    if not uuids:
-        return on
-    names = yield [("HKEYS", keys.gpu(uuid)) for uuid in uuids]
     pairs = [
         (uuid, name.removeprefix("lease:"))
         for uuid, fields in zip(uuids, names, strict=True)
@@ -242,11 +243,11 @@ def held(keys: Keys, uuids: Sequence[str]) -> Plan[dict[str, list[HeldLease]]]:
         if name.startswith("lease:")
     ]
     if not pairs:
-        return on
+        return on, dict(stored)
     rows = yield [
         ("HMGET", keys.lease(lease_id), "memory_bytes", "pid", "state", "created_at") for _, lease_id in pairs
     ]
     for (uuid, lease_id), (memory, pid, state, created) in zip(pairs, rows, strict=True):
         if memory is not None:
             on[uuid].append(HeldLease(lease_id, int(memory), int(pid) if pid else None, state, int(created)))
-    return on
+    return on, dict(stored)

@@ -25,9 +25,17 @@ class Publisher:
         self._broker = broker
         self.host = check_name("host", host)
 
+    def view(self, uuids: Sequence[str]) -> tuple[dict[str, list[HeldLease]], dict[str, str]]:
+        """The leases on each of these GPUs, reclaiming ones too, and the pool's configuration as it is stored.
+
+        Raises:
+            PoolUnavailable: Redis cannot be reached.
+        """
+        return self._broker.run(plans.agent_view(self._broker.keys, uuids))
+
     def held(self, uuids: Sequence[str]) -> dict[str, list[HeldLease]]:
-        """The leases on each of these GPUs, reclaiming ones too."""
-        return self._broker.run(plans.held(self._broker.keys, uuids))
+        """The leases on each of these GPUs alone."""
+        return self.view(uuids)[0]
 
     def publish(
         self,

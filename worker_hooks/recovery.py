@@ -25,8 +25,8 @@ _LONG_AGO = 1
 
 
 def recover_abandoned(queue: Queue, broker: Broker) -> int:
-    """Take up the jobs of this queue whose worker died: one that had started is retried or fails, as RQ has it; one that
-    had not goes back to the front of its queue, with its retries untouched.
+    """Take up the jobs of this queue whose worker died: one that had started is retried or fails, as RQ has it; one
+    that had not goes back to the front of its queue, with its retries untouched.
 
     Safe to call from many workers at once: a job is taken by the first. Returns how many were found.
     """

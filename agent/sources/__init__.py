@@ -15,7 +15,9 @@ from broker.values import HeldLease, State
 Held = Callable[[Sequence[str]], Mapping[str, Sequence[HeldLease]]]
 
 #: A temperature outside of these °C is nonsense, as some drivers give for a card that fell off the bus.
-TEMPERATURES = range(-20, 151)
+TEMPERATURES = range(151)
+#: More memory than any card has: beyond it the ledger's numbers would not be exact (2^53).
+LARGEST_BYTES = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Process:
 class Reading:
     """One look at one GPU. ``None`` is unknown, never 0. A ``fault`` says why the GPU cannot be read.
 
-    ``processes`` is ``None`` where the driver lists none at all.
+    ``memory_used_bytes`` is without what the driver reserves for itself, where it tells them apart. ``processes`` is
+    ``None`` where the driver has no such list.
     """
 
     uuid: str
@@ -72,16 +75,22 @@ class Source(Protocol):
 
 def sane(reading: Reading) -> Reading:
     """The reading, with what cannot be true taken out."""
-    total, used, heat = reading.memory_total_bytes, reading.memory_used_bytes, reading.temperature_c
-    load = reading.utilization_percent
-    if total is not None and total <= 0:
+    total = reading.memory_total_bytes
+    if total is not None and not 0 < total <= LARGEST_BYTES:
         total = None
-    if used is not None and (total is None or not 0 <= used <= total):
-        used = None
+
+    def within_total(value: int | None) -> int | None:
+        return value if value is not None and total is not None and 0 <= value <= total else None
+
+    heat, load = reading.temperature_c, reading.utilization_percent
     return replace(
         reading,
         memory_total_bytes=total,
-        memory_used_bytes=used,
+        memory_used_bytes=within_total(reading.memory_used_bytes),
+        memory_reserved_bytes=within_total(reading.memory_reserved_bytes),
         temperature_c=heat if heat is not None and heat in TEMPERATURES else None,
         utilization_percent=load if load is not None and 0 <= load <= 100 else None,
-    )
+        processes=None if reading.processes is None else tuple(
+            Process(process.pid, within_total(process.memory_bytes)) for process in reading.processes
+        ),
+    )  # fmt: skip

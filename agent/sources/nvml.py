@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -9,19 +10,24 @@ from typing import Any, NoReturn
 import pynvml
 
 from agent.sources import Held, NoGpuError, Process, Reading, sane
+from broker.calls import check_name
 from broker.values import State
+
+log = logging.getLogger("gpubroker.agent")
 
 #: NVML's "not available" for an unsigned 64-bit value (`NVML_VALUE_NOT_AVAILABLE`, nvml.h).
 _NOT_AVAILABLE = (1 << 64) - 1
+_NAMELESS = "NVIDIA GPU"
 #: Seconds between two tries to open a driver that is not there, doubled up to the second number.
 _RETRY_SECONDS = (1.0, 30.0)
-#: These say that every handle is void: close, and open again.
-_REOPEN = (
+#: These say that every card's handle is void: close, and open again.
+_ALL_VOID = (
     pynvml.NVML_ERROR_UNINITIALIZED,
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-    pynvml.NVML_ERROR_RESET_REQUIRED,
 )
+#: These say that one card is gone. NVML may find it again only when it is opened anew, which costs: seldom.
+_ONE_LOST = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
 #: These say that a card, or its driver, has no such reading.
 _NOT_OFFERED = (
     pynvml.NVML_ERROR_NOT_SUPPORTED,
@@ -59,6 +65,8 @@ class NvmlSource:
         self._why = ""
         self._pause = _RETRY_SECONDS[0]
         self._not_before = 0.0
+        self._opened_at = 0.0
+        self._stale = False
         self._known: dict[str, tuple[int, str]] = {}
 
     def read(self, held: Held) -> list[Reading]:
@@ -72,16 +80,18 @@ class NvmlSource:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             self._give_up(f"NVML: {error}")
-        if not count and not self._known:
-            raise NoGpuError("NVML finds no GPU on this host")
         readings: dict[str, Reading] = {}
         faults: dict[int, str] = {}
         for index in range(count):
             self._read_one(index, readings, faults)
+        if self._stale:
+            self.close()  # only now: the other cards were still to be read. The next reading opens it anew
         for uuid, (index, name) in self._known.items():
             if uuid not in readings:
                 fault = faults.get(index, "NVML does not find it any more")
                 readings[uuid] = Reading(uuid, index, name, fault=fault)
+        if not readings:
+            raise NoGpuError("; ".join(faults.values()) or "NVML finds no GPU on this host")
         return sorted(readings.values(), key=lambda reading: reading.index)
 
     def published(self, states: Mapping[str, State]) -> None:
@@ -96,7 +106,8 @@ class NvmlSource:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             self._give_up(f"no NVIDIA driver can be opened: {error}")
-        self._open, self._pause = True, _RETRY_SECONDS[0]
+        self._open, self._stale, self._pause = True, False, _RETRY_SECONDS[0]
+        self._opened_at = self._clock()
 
     def _give_up(self, why: str) -> NoReturn:
         self.close()
@@ -110,16 +121,19 @@ class NvmlSource:
         uuid = ""
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            uuid = pynvml.nvmlDeviceGetUUID(handle)
-            name = query(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"
+            uuid = check_name("UUID", pynvml.nvmlDeviceGetUUID(handle))
+            name = query(pynvml.nvmlDeviceGetName, handle) or _NAMELESS
             self._known[uuid] = (index, name)
             readings[uuid] = sane(_read_card(handle, uuid, index, name))
         except pynvml.NVMLError as error:
             faults[index] = f"NVML: {error}"
-            if uuid in self._known:
-                readings[uuid] = Reading(uuid, index, self._known[uuid][1], fault=faults[index])
-            if error.value in _REOPEN:
-                self.close()  # the next reading opens it anew
+            old = self._clock() - self._opened_at >= _RETRY_SECONDS[1]
+            self._stale = self._stale or error.value in _ALL_VOID or (old and error.value in _ONE_LOST)
+        except Exception as error:  # an answer that makes no sense is this card's trouble, not the others'
+            faults[index] = f"NVML's answer makes no sense: {error}"
+            log.debug("event=card_unreadable index=%d", index, exc_info=True)
+        if index in faults and uuid:
+            readings[uuid] = Reading(uuid, index, self._known.get(uuid, (index, _NAMELESS))[1], fault=faults[index])
 
     def close(self) -> None:
         """Close NVML; a driver that is gone already cannot object."""

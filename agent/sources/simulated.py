@@ -23,7 +23,7 @@ _SPEC = re.compile(
     r"(?P<count>[0-9]{1,2})x(?:(?P<name>[A-Za-z][A-Za-z0-9 ]{0,31})-)?(?P<size>[0-9.]+ ?[A-Za-z]+)", re.ASCII
 )
 _ALLOWED = "COUNTxSIZE or COUNTxNAME-SIZE with 1 to 64 cards, such as 2x6GiB or 1xA100-80GB, then ,ambient= ,tau= ,hot="
-_BOUNDS = {"ambient": (-20.0, 60.0), "tau": (0.1, 3600.0), "hot": (0.0, 63.0)}
+_BOUNDS = {"ambient": (0.0, 60.0), "tau": (0.1, 3600.0), "hot": (0.0, 63.0)}
 _NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's namespace for URLs
 
 #: A small studio card: watts idle and at its limit, and °C that each watt adds in the end, well and badly cooled. From
@@ -149,7 +149,7 @@ class SimulatedSource:
                 index=index,
                 name=self._spec.name,
                 memory_total_bytes=total,
-                memory_used_bytes=min(total, RESERVED_BYTES + used),
+                memory_used_bytes=min(total, used),
                 memory_reserved_bytes=RESERVED_BYTES,
                 temperature_c=round(card.temperature_c),
                 utilization_percent=round(100 * card.load),

@@ -27,3 +27,10 @@ class Robbed(GpuWorker):
             self.robbed = True
             self._ledger.release(self._lease.id, self._lease.token)
         super().fork_work_horse(job, queue)
+
+
+class KilledBeforeStart(GpuWorker):
+    """It dies between the grant and the horse's start."""
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)

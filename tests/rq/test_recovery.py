@@ -1,0 +1,99 @@
+"""Jobs whose worker died, or was cut off from the ledger."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from broker import Broker
+from broker.embedded import EmbeddedServer
+from broker.publish import Publisher
+from tests.conftest import report
+from tests.rq import jobs
+from tests.rq.conftest import Stage
+from worker_hooks.recovery import recover_abandoned
+
+pytestmark = pytest.mark.timeout(120)
+KILLED = "tests.rq.workers.KilledBeforeStart"
+
+
+def recovered(stage: Stage) -> int:
+    return recover_abandoned(stage.queue, stage.broker)
+
+
+def test_a_job_whose_worker_died_before_its_start_goes_back_with_its_retries(stage: Stage) -> None:
+    stage.broker.update_config(reclaim_seconds=0.1)
+    job = stage.enqueue(jobs.look, retries=2)
+    assert stage.worker(KILLED, "--burst").wait(30) == -signal.SIGKILL
+    assert stage.queue.job_ids == []
+    assert recovered(stage) == 0  # its lease is not over yet
+    stage.event("reclaimed")
+    assert recovered(stage) == 1
+    assert recovered(stage) == 0
+    assert stage.queue.job_ids == [job.id]
+    stage.burst()
+    job.refresh()
+    assert job.is_finished
+    assert job.retries_left == 2
+
+
+def test_a_job_whose_worker_died_while_it_waited_goes_back_with_its_retries(stage: Stage) -> None:
+    stage.broker.update_config(waiter_seconds=1)
+    holder = stage.broker.acquire("5GiB", ttl=60)
+    job = stage.enqueue(jobs.look, retries=2)
+    worker = stage.worker()
+    stage.event("queued")
+    os.kill(worker.pid, signal.SIGKILL)
+    stage.event("dropped")
+    assert recovered(stage) == 1
+    holder.release()
+    stage.burst()
+    job.refresh()
+    assert job.is_finished
+    assert job.retries_left == 2
+
+
+def test_a_started_job_whose_worker_died_is_retried_as_rq_has_it(stage: Stage) -> None:
+    stage.broker.update_config(reclaim_seconds=0.1)
+    job = stage.enqueue(jobs.linger, retries=2)
+    worker = stage.worker()
+    stage.hear()
+    os.kill(worker.pid, signal.SIGKILL)
+    stage.event("reclaimed")
+    assert recovered(stage) == 1
+    assert stage.queue.job_ids == [job.id]
+    job.refresh()
+    assert job.retries_left == 1
+
+
+def test_a_waiting_worker_that_looked_dead_for_a_while_does_not_run_a_job_twice(stage: Stage) -> None:
+    stage.broker.update_config(waiter_seconds=1)
+    holder = stage.broker.acquire("5GiB", ttl=60)
+    job = stage.enqueue(jobs.look, retries=0)
+    worker = stage.worker()
+    stage.event("queued")
+    os.kill(worker.pid, signal.SIGSTOP)
+    stage.event("dropped")
+    while not recovered(stage):
+        stage.broker.reap()
+    stage.redis.lrem(stage.queue.key, 1, job.id)  # somebody else took it and is at work
+    os.kill(worker.pid, signal.SIGCONT)
+    holder.release()
+    stage.event("released", nth=2)  # granted, and given back unused
+    assert stage.queue.finished_job_registry.count == 0
+
+
+def test_a_worker_cut_off_from_the_ledger_ends_its_job_within_the_ttl(
+    stage: Stage, cards: Callable[..., None], tmp_path: object
+) -> None:
+    with EmbeddedServer() as ledger:
+        with Broker.from_url(ledger.url) as broker:
+            Publisher(broker, "h1").publish([report("GPU-a")], 600_000)
+        job = stage.enqueue(jobs.sleep_long, retries=0)
+        stage.worker(GPUBROKER_REDIS_URL=ledger.url)
+        while job.get_status() != "started":
+            stage.redis.blpop(["nothing"], timeout=0.1)
+    assert "LeaseLost" in stage.outcome(job)
