@@ -35,7 +35,7 @@ class Cards:
         self.values |= changes or {}
         text = "".join(f"{name} {value}\n" for name, value in self.values.items() if value is not None)
         fresh = self.path.with_suffix(".new")
-        fresh.write_text(text, encoding="ascii")
+        fresh.write_text(text, encoding="latin-1")
         fresh.replace(self.path)
 
 
@@ -63,10 +63,12 @@ def agent(redis_url: str, nvml_library: Path, tmp_path: Path) -> Iterator[Callab
     """Starts agents as processes; whatever still runs at the end is told to leave."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, mock: Cards | None = None, host: str = "h1") -> subprocess.Popen[str]:
+    def start(
+        *arguments: str, mock: Cards | None = None, host: str = "h1", library: Path = nvml_library
+    ) -> subprocess.Popen[str]:
         environment = {**os.environ, "GPUBROKER_REDIS_URL": redis_url, "GPUBROKER_HOST": host}
         if mock is not None:
-            environment |= {"LD_LIBRARY_PATH": str(nvml_library), "NVML_MOCK": str(mock.path)}
+            environment |= {"LD_LIBRARY_PATH": str(library), "NVML_MOCK": str(mock.path)}
         process = subprocess.Popen(
             [sys.executable, "-m", "broker.cli", "agent", *arguments], env=environment, text=True,
             stdout=subprocess.DEVNULL, stderr=(tmp_path / f"{host}.log").open("w"),
@@ -95,3 +97,10 @@ def wait_for(broker: Broker, wanted: Callable[[Event], bool], after: str = "0", 
 def state(uuid: str, to: str) -> Callable[[Event], bool]:
     """Whether an event says that a GPU went into a state."""
     return lambda event: event.kind == "state" and (event.fields["gpu"], event.fields["to"]) == (uuid, to)
+
+
+def wait_for_samples(broker: Broker, count: int = 2) -> None:
+    """Until the one host of the pool has published so often again: what changed before is in the last of them."""
+    seen = {broker.hosts()[0]["sampled_at"]}
+    while len(seen) <= count:
+        seen.add(broker.hosts()[0]["sampled_at"])

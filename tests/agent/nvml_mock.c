@@ -3,7 +3,7 @@
  * A line is "NAME VALUE", read again at every call: "driver 9" makes opening fail with that error, "count 2" is the number of
  * cards; "0.uuid", "0.name", "0.total", "0.used", "0.reserved", "0.temp", "0.load", "0.power" are card 0's readings,
  * "0.procs PID:BYTES,PID:BYTES" its processes; "0.lost 15" makes every call on it fail with that error,
- * "0.temp.error 3" only that reading. Struct layouts and error numbers: nvml.h. */
+ * "0.opens 2" until the library was opened so many times; "0.temp.error 3" only that reading. Struct layouts and error numbers: nvml.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@ typedef struct { unsigned gpu, memory; } utilization;
 typedef struct { unsigned pid; ull used; unsigned gpu_instance, compute_instance; } process;
 
 enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7 };
-static int open_count;
+static int open_count, opens;
 
 static int lookup(const char *name, char *value, size_t size) {
     char line[4096], key[256];
@@ -53,6 +53,7 @@ static int failing(void *device, const char *name) {
     char key[256];
     int lost;
     if (!open_count) return UNINITIALIZED;
+    if (opens < (int)number(of(card, "opens"), 0)) return 15;
     lost = (int)number(of(card, "lost"), OK);
     if (lost) return lost;
     snprintf(key, sizeof key, "%ld.%s.error", card, name);
@@ -62,7 +63,7 @@ static int failing(void *device, const char *name) {
 int nvmlInitWithFlags(unsigned flags) {
     int error = (int)number("driver", OK);
     (void)flags;
-    if (!error) open_count++;
+    if (!error) open_count++, opens++;
     return error;
 }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ def test_a_stranger_is_unmanaged_and_a_holder_is_not() -> None:
 
 
 def test_a_holders_children_are_its_own() -> None:
-    card = reading(Process(12, 3 * GIB))
+    card = reading(Process(12, 3 * GIB), used=3 * GIB)
     assert unmanaged_bytes(card, [lease(10)], {12: 11, 11: 10, 10: 1}) == 0
     assert unmanaged_bytes(card, [lease(10)], {12: 11, 11: 1}) == 3 * GIB
 
@@ -44,18 +45,79 @@ def test_a_lease_that_names_no_process_covers_as_much_as_it_asked_for() -> None:
     assert unmanaged_bytes(reading(Process(10, 4 * GIB)), [lease(None, 3 * GIB)], {}) == GIB
 
 
+def test_a_lease_whose_process_has_taken_nothing_yet_excuses_no_stranger() -> None:
+    assert unmanaged_bytes(reading(Process(20, 4 * GIB)), [lease(10, 3 * GIB)], {}) == 4 * GIB
+
+
+def test_a_driver_that_sizes_only_some_processes_hides_no_stranger_behind_a_lease() -> None:
+    card = reading(Process(10, None), Process(20, 3 * GIB))
+    assert unmanaged_bytes(card, [lease(10, 2 * GIB)], {}) == 3 * GIB
+
+
+def test_memory_that_no_listed_process_holds_is_unmanaged() -> None:
+    """As inside a container, where NVML lists nobody."""
+    assert unmanaged_bytes(reading(), [], {}) == 4 * GIB
+    assert unmanaged_bytes(reading(), [lease(10, 3 * GIB)], {}) == GIB
+
+
+def test_what_a_driver_reserves_for_itself_excuses_nobody() -> None:
+    card = Reading("GPU-a", 0, "card", 8 * GIB, GIB, memory_reserved_bytes=GIB // 2, processes=None)
+    assert unmanaged_bytes(card, [], {}) == GIB
+
+
+def test_two_leases_of_one_process_are_filled_together() -> None:
+    both = [HeldLease("a", 2 * GIB, 10, "active", 0), HeldLease("b", 2 * GIB, 10, "active", 0)]
+    assert unmanaged_bytes(reading(Process(10, 3 * GIB)), both, {}) == 0
+    assert unmanaged_bytes(reading(Process(10, 3 * GIB), used=5 * GIB), both, {}) == GIB
+
+
+def test_a_lease_of_process_1_does_not_own_the_whole_host() -> None:
+    assert unmanaged_bytes(reading(Process(20, 4 * GIB)), [lease(1)], {20: 7, 7: 1}) == 4 * GIB
+    assert unmanaged_bytes(reading(Process(1, 4 * GIB)), [lease(1)], {}) == 0
+
+
 def test_unknown_use_is_unknown() -> None:
     assert unmanaged_bytes(reading(used=None), [], {}) is None
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.none() | st.integers(0, GIB))), st.sets(st.integers(1, 9)))
-def test_no_byte_is_counted_twice(listed: list[tuple[int, int | None]], holders: set[int]) -> None:
-    processes = [Process(pid, size) for pid, size in dict(listed).items()]
-    used = sum(process.memory_bytes or 0 for process in processes)
-    found = unmanaged_bytes(reading(*processes, used=used), [lease(pid, GIB) for pid in holders], {})
-    own = sum(process.memory_bytes or 0 for process in processes if process.pid in holders)
+PIDS = st.integers(2, 9)
+PROCESSES = st.dictionaries(PIDS, st.none() | st.integers(0, GIB)).map(
+    lambda listed: [Process(pid, size) for pid, size in listed.items()]
+)
+HELD = st.lists(st.tuples(st.none() | PIDS, st.integers(1, GIB)), max_size=5).map(
+    lambda told: [HeldLease(f"l{i}", size, pid, "active", 0) for i, (pid, size) in enumerate(told)]
+)
+TREES = st.dictionaries(PIDS, st.integers(1, 9))
+
+
+def seen(processes: list[Process]) -> int:
+    return sum(process.memory_bytes or 0 for process in processes)
+
+
+@given(PROCESSES, HELD, TREES, st.integers(0, 2 * GIB))
+def test_no_byte_is_counted_twice(
+    processes: list[Process], held: list[HeldLease], tree: dict[int, int], unseen: int
+) -> None:
+    used = seen(processes) + unseen
+    own = seen([process for process in processes if process.pid in {lease.pid for lease in held}])
+    found = unmanaged_bytes(reading(*processes, used=used), held, tree)
     assert found is not None
-    assert 0 <= found <= used - (own if all(p.memory_bytes is not None for p in processes) else 0)
+    assert 0 <= found <= used - own
+
+
+@given(PROCESSES, HELD, TREES, st.integers(0, 2 * GIB))
+def test_leases_and_unmanaged_cover_all_that_is_in_use(
+    processes: list[Process], held: list[HeldLease], tree: dict[int, int], unseen: int
+) -> None:
+    used = seen(processes) + unseen
+    found = unmanaged_bytes(reading(*processes, used=used), held, tree)
+    largest = seen(processes)  # no process, nor all children of one, takes more than this
+    roomy = [replace(lease, memory_bytes=lease.memory_bytes + largest) for lease in held]
+    covered = unmanaged_bytes(reading(*processes, used=used), roomy, tree)
+    assert found is not None
+    assert covered is not None
+    assert covered <= found
+    assert covered + sum(lease.memory_bytes for lease in roomy) >= used
 
 
 def test_parents_are_read_from_proc() -> None:

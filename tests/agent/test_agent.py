@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.sampler import Sampler
+from agent.sources import Reading
+from agent.sources.simulated import SimulatedSource, parse_spec
 from broker import Broker, InsufficientMemory, State
 from broker.embedded import EmbeddedServer
-from tests.agent.conftest import GIB, Cards, state, wait_for
+from tests.agent.conftest import GIB, Cards, state, wait_for, wait_for_samples
 
 Agent = Callable[..., "subprocess.Popen[str]"]
 
@@ -29,7 +32,8 @@ def test_cards_are_published_heat_is_noticed_and_cooling_waits(quick: Broker, ag
     agent(mock=mock_cards)
     wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
     first, second = quick.gpus()
-    assert (first.name, first.temperature_c, first.budget_bytes) == ("Mock RTX 8GB", 41, 8 * GIB - GIB // 2)
+    assert (first.name, first.temperature_c, first.unmanaged_bytes) == ("Mock RTX 8GB", 41, GIB // 4)
+    assert first.budget_bytes == 8 * GIB - GIB // 2 - GIB // 4  # the reserve, and what no lease holds
     assert (second.index, second.lends) == (1, True)
     mock_cards.set({"0.temp": 86})
     hot = wait_for(quick, state("GPU-mock-0", "CRITICAL"))
@@ -54,6 +58,30 @@ def test_a_lost_card_lends_nothing_until_it_is_back(quick: Broker, agent: Agent,
     mock_cards.set({"0.lost": None})
     wait_for(quick, state("GPU-mock-0", "OPTIMAL"), after=lost.stream_id)
     assert quick.acquire("1GiB", gpu="GPU-mock-0").host == "h1"
+
+
+def test_a_card_whose_memory_cannot_be_lends_nothing(quick: Broker, agent: Agent, mock_cards: Cards) -> None:
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    mock_cards.set({"0.used": 9 * GIB})  # of 8
+    closed = wait_for(quick, state("GPU-mock-0", "UNAVAILABLE"))
+    assert closed.fields["reason"] == "its memory cannot be read"
+    with pytest.raises(InsufficientMemory):
+        quick.acquire("1GiB", gpu="GPU-mock-0")
+
+
+def test_nothing_a_card_can_say_keeps_the_others_from_being_published(
+    quick: Broker, agent: Agent, mock_cards: Cards
+) -> None:
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    most = 2**64 - 2
+    for sign in ({"0.temp": -5}, {"0.power": 2**32 - 1}, {"0.load": 4_000_000}, {"0.procs": f"1:{most}"},
+                 {"0.total": most, "0.used": most}, {"0.name": "\xff"}):  # fmt: skip
+        mock_cards.set(sign)
+        wait_for_samples(quick)
+        assert quick.gpus()[1].state is State.OPTIMAL, sign
+    assert quick.gpus()[0].state is State.UNAVAILABLE
 
 
 def test_a_strangers_memory_shrinks_the_budget_and_a_holders_does_not(
@@ -88,10 +116,76 @@ def test_without_a_gpu_the_host_is_unavailable_and_says_why_until_there_is_one(
     assert (tmp_path / "h1.log").read_text().count("event=no_gpu") <= 2  # once a reason, not once a sample
 
 
-def test_no_library_at_all_is_no_crash(quick: Broker, agent: Agent) -> None:
-    agent()
+def test_a_library_that_is_not_there_is_said_once_and_looked_for_until_it_is(
+    quick: Broker, agent: Agent, mock_cards: Cards, nvml_library: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "driver"
+    folder.mkdir()
+    agent(mock=mock_cards, library=folder)
     wait_for(quick, lambda event: event.kind == "joined")
-    assert "no NVIDIA driver" in quick.hosts()[0]["reason"]
+    host = quick.hosts()[0]
+    assert host["state"] == "UNAVAILABLE"
+    assert "no NVIDIA driver can be opened" in host["reason"]
+    wait_for_samples(quick)
+    (folder / "libnvidia-ml.so.1").symlink_to(nvml_library / "libnvidia-ml.so.1")
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    assert quick.hosts()[0]["state"] == "OK"
+    assert (tmp_path / "h1.log").read_text().count("event=no_gpu") == 1
+
+
+def test_a_card_that_fell_off_the_bus_keeps_its_name_and_lends_nothing(
+    quick: Broker, agent: Agent, mock_cards: Cards
+) -> None:
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-1", "OPTIMAL"))
+    mock_cards.set({"count": 1, **{f"0.{name}": mock_cards.values[f"1.{name}"] for name in ("uuid", "temp")}})
+    gone = wait_for(quick, state("GPU-mock-0", "UNAVAILABLE"))
+    assert "does not find it any more" in gone.fields["reason"]
+    assert quick.acquire("1GiB").gpu_uuids == ("GPU-mock-1",)
+
+
+def test_a_source_that_breaks_ends_the_agent_aloud(quick: Broker) -> None:
+    class Broken:
+        name = "broken"
+
+        def read(self, held: object) -> list[Reading]:
+            raise RuntimeError("nobody foresaw this")
+
+        def published(self, states: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    with pytest.raises(RuntimeError, match="nobody foresaw this"):
+        Sampler(quick, "h1", Broken()).run()
+
+
+def test_a_reading_that_cannot_be_judged_closes_that_card_only(
+    quick: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SimulatedSource("h1", parse_spec("2x6GiB"))
+    bad, good = (reading.uuid for reading in source.read(lambda uuids: {}))
+
+    def judged(reading: Reading, *rest: object) -> int:
+        if reading.uuid == bad:
+            raise ZeroDivisionError
+        return 0
+
+    monkeypatch.setattr("agent.sampler.unmanaged_bytes", judged)
+    Sampler(quick, "h1", source).sample()
+    assert {gpu.uuid: gpu.lends for gpu in quick.gpus()} == {bad: False, good: True}
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_one_sample_that_the_ledger_refuses_is_an_error(quick: Broker, redis_url: str) -> None:
+    quick.redis.delete(quick.keys.ledger)
+    quick.redis.set(quick.keys.ledger, "no hash")
+    run = subprocess.run(
+        [sys.executable, "-m", "broker.cli", "agent", "--simulate", "1x6GiB", "--once"],
+        capture_output=True, text=True, env={**os.environ, "GPUBROKER_REDIS_URL": redis_url},
+    )  # fmt: skip
+    quick.redis.delete(quick.keys.ledger)
+    assert run.returncode == 3
+    assert redis_url in run.stderr
 
 
 def test_sigterm_leaves_cleanly(quick: Broker, agent: Agent) -> None:

@@ -94,7 +94,7 @@ def test_what_a_card_does_not_offer_is_absent(read: Read, mock_cards: Cards, rea
     assert second[field] is not None
 
 
-@pytest.mark.parametrize("garbage", [255, -100, 4_000_000])
+@pytest.mark.parametrize("garbage", [255, -1, -100, 4_000_000])
 def test_a_temperature_that_cannot_be_is_none(read: Read, mock_cards: Cards, garbage: int) -> None:
     mock_cards.set({"0.temp": garbage})
     assert read()[0]["temperature_c"] is None
@@ -135,6 +135,49 @@ def test_a_driver_that_is_restarted_under_way_is_opened_anew(read: Read, mock_ca
     assert "Driver Not Loaded" in read()
     mock_cards.set({"driver": 0})
     assert len(read(seconds=60)) == 2
+
+
+@pytest.mark.parametrize("error", [15, 16])  # lost, reset required
+def test_one_lost_card_never_takes_the_others_with_it(read: Read, mock_cards: Cards, error: int) -> None:
+    read()
+    mock_cards.set({"0.lost": error})
+    for _ in range(3):
+        assert [bool(reading["fault"]) for reading in read(seconds=60)] == [True, False]
+    mock_cards.set({"0.lost": None})
+    assert [reading["fault"] for reading in read()] == ["", ""]
+
+
+def test_a_lost_card_is_looked_for_by_opening_anew_but_seldom(read: Read, mock_cards: Cards) -> None:
+    read()
+    mock_cards.set({"0.opens": 2})
+    assert [read(seconds=5)[0]["fault"] for _ in range(3)] == ["NVML: GPU is lost"] * 3
+    read(seconds=60)
+    assert [reading["fault"] for reading in read(seconds=1)] == ["", ""]
+
+
+def test_an_answer_that_makes_no_sense_is_one_cards_trouble(read: Read, mock_cards: Cards) -> None:
+    mock_cards.set({"0.name": "\xff\xfe"})  # no UTF-8
+    first, second = read()
+    assert (first["uuid"], second["fault"]) == ("GPU-mock-0", "")
+    assert "makes no sense" in first["fault"]
+
+
+def test_a_card_without_a_usable_uuid_is_left_out(read: Read, mock_cards: Cards) -> None:
+    mock_cards.set({"0.uuid": "no such name"})
+    (only,) = read()
+    assert (only["uuid"], only["fault"]) == ("GPU-mock-1", "")
+
+
+def test_a_host_whose_only_card_was_never_reached_says_why(read: Read, mock_cards: Cards) -> None:
+    mock_cards.set({"count": 1, "0.lost": 15})
+    assert read() == "NVML: GPU is lost"
+
+
+def test_cards_that_swap_their_indexes_keep_their_names(read: Read, mock_cards: Cards) -> None:
+    read()
+    mock_cards.set({"0.uuid": "GPU-mock-1", "0.temp": 60, "1.uuid": "GPU-mock-0", "1.temp": 50})
+    found = {reading["uuid"]: (reading["index"], reading["temperature_c"], reading["fault"]) for reading in read()}
+    assert found == {"GPU-mock-0": (1, 50, ""), "GPU-mock-1": (0, 60, "")}
 
 
 def test_a_host_without_cards_says_so(read: Read, mock_cards: Cards) -> None:

@@ -9,7 +9,7 @@ from importlib.resources import files
 import pytest
 import redis
 
-from broker import Broker, InvalidRequest, LeaseLost, PoolUnavailable
+from broker import Broker, InsufficientMemory, InvalidRequest, LeaseLost, PoolUnavailable
 from broker.ledger import scripts
 from broker.ledger.keys import ORDER
 from broker.thresholds import Thresholds
@@ -118,6 +118,30 @@ def test_a_step_of_the_clock_does_not_end_every_lease_at_once(broker: Broker, ca
     assert lease.renew() > 0
     (step,) = [event for event in broker.events() if event.kind == "clock"]
     assert int(step.fields["step_ms"]) > 3_590_000
+
+
+def test_while_expiry_pauses_a_card_without_a_fresh_sample_lends_nothing(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    _shift_past(broker, 3_600_000)
+    with pytest.raises(InsufficientMemory):
+        broker.acquire("1GiB")
+    cards("GPU-a")
+    assert broker.acquire("1GiB").gpu_uuids == ("GPU-a",)
+
+
+def test_one_script_ends_eight_leases_and_the_next_goes_on(broker: Broker, cards: Cards) -> None:
+    broker.update_config(reclaim_seconds=0)
+    cards("GPU-a")
+    last = [broker.acquire("1MiB", ttl=0.1) for _ in range(12)][-1]
+    seconds, micros = broker.redis.time()  # type: ignore[misc]
+    while int(seconds) * 1000 + int(micros) // 1000 <= last.expires_at:
+        seconds, micros = broker.redis.time()  # type: ignore[misc]
+    left = []
+    for _ in range(3):
+        broker.reap()
+        left.append(len(broker.leases()))
+    assert left[-1] == 0
+    assert left[0] >= 4
 
 
 def test_after_a_step_the_leases_that_nobody_renews_do_end(broker: Broker, cards: Cards) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,17 @@ def test_the_worse_counts() -> None:
 def test_hotter_is_never_better(one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert temperature_band(low, LIMITS).rank <= temperature_band(high, LIMITS).rank
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_fuller_is_never_better(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert memory_band(low, LIMITS).rank <= memory_band(high, LIMITS).rank
+
+
+def test_ranks_ascend_and_speeds_fall() -> None:
+    assert [state.rank for state in State] == [0, 1, 2, 3, 4]
+    assert [state.speed for state in State] == [1.0, 0.8, 0.5, 0.0, 0.0]
 
 
 def after(*readings: tuple[float, State]) -> Standing:
@@ -85,6 +98,26 @@ def test_a_state_is_never_better_than_the_reading_was_for_a_cooldown(steps: list
         assert standing.state.rank >= band.rank
         recent = [b.rank for at, b in seen if now - at < LIMITS.throttle_cooldown_seconds]
         assert standing.state.rank >= max(recent)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 20), BANDS), min_size=1, max_size=60))
+def test_critical_lasts_its_pause_whatever_is_read(steps: list[tuple[float, State]]) -> None:
+    standing, began = judge(None, CRI, LIMITS, 0.0), 0.0
+    for now, (_, band) in zip(accumulate(wait for wait, _ in steps), steps, strict=True):
+        before, standing = standing, judge(standing, band, LIMITS, now)
+        if before.state is not CRI and standing.state is CRI:
+            began = now
+        if before.state is CRI and standing.state is not CRI:
+            assert now - began >= LIMITS.critical_pause_seconds
+
+
+@given(st.lists(BANDS, min_size=1, max_size=30), st.sampled_from([*State]))
+def test_a_card_that_stays_in_a_band_gets_there(past: list[State], band: State) -> None:
+    standing, now = None, 0.0
+    for now, seen in enumerate([*past, *([band] * 91)]):  # a second each: the longer pause, the cooldown, and the edge
+        standing = judge(standing, seen, LIMITS, float(now))
+    assert standing is not None
+    assert standing.state is band
 
 
 def test_reasons_are_words_and_numbers() -> None:
