@@ -15,8 +15,6 @@ from broker.values import State
 
 log = logging.getLogger("gpubroker.agent")
 
-#: NVML's "not available" for an unsigned 64-bit value (`NVML_VALUE_NOT_AVAILABLE`, nvml.h).
-_NOT_AVAILABLE = (1 << 64) - 1
 _NAMELESS = "NVIDIA GPU"
 #: Seconds between two tries to open a driver that is not there, doubled up to the second number.
 _RETRY_SECONDS = (1.0, 30.0)
@@ -156,16 +154,12 @@ def _read_card(handle: Any, uuid: str, index: int, name: str) -> Reading:
         name=name,
         memory_total_bytes=None if memory is None else int(memory.total),
         memory_used_bytes=None if memory is None else int(memory.used),
-        memory_reserved_bytes=None if memory is None else _optional(getattr(memory, "reserved", None)),
+        memory_reserved_bytes=getattr(memory, "reserved", None),
         temperature_c=_temperature(handle),
         utilization_percent=None if load is None else int(load.gpu),
-        power_mw=_optional(query(pynvml.nvmlDeviceGetPowerUsage, handle)),
+        power_mw=query(pynvml.nvmlDeviceGetPowerUsage, handle),
         processes=_processes(handle),
     )
-
-
-def _optional(value: int | None) -> int | None:
-    return None if value is None or value == _NOT_AVAILABLE else int(value)
 
 
 def _temperature(handle: Any) -> int | None:
@@ -186,6 +180,6 @@ def _processes(handle: Any) -> tuple[Process, ...] | None:
         return None
     found: dict[int, int | None] = {}
     for process in (each for one in lists if one for each in one):
-        bytes_, before = _optional(process.usedGpuMemory), found.get(process.pid)
+        bytes_, before = process.usedGpuMemory, found.get(process.pid)
         found[process.pid] = bytes_ if before is None else max(before, bytes_ or 0)
     return tuple(Process(pid, bytes_) for pid, bytes_ in sorted(found.items()))

@@ -31,9 +31,7 @@ def account(run: Run, done: int, failures: Sequence[str], problems: Sequence[str
         f", on average {mean(waits) / 1000:.2f} s, at most {max(waits) / 1000:.2f} s" if waits else ""
     )
     yield f"throttles seen     {throttles}, recovered {recoveries}"
-    yield f"worker killed      {run.killed or 'none (too few photos to be in the middle of one)'}" + (
-        f"; its job ran again: {', '.join(run.recovered)}" if run.recovered else ""
-    )
+    yield f"worker killed      {_killed(run)}"
     yield f"laws               {len(problems)} broken, by {audit.events} events of the journal"
     yield from (f"  {problem}" for problem in problems)
     yield f"outputs            {run.out}"
@@ -41,6 +39,13 @@ def account(run: Run, done: int, failures: Sequence[str], problems: Sequence[str
     yield f"                   {run.out / 'contact-sheet.jpg'}"
     yield ""
     yield from _where_to_look(run)
+
+
+def _killed(run: Run) -> str:
+    if not run.killed:
+        return "none (too few photos to be in the middle of one)"
+    again = f"its job ran again: {', '.join(run.recovered)}" if run.recovered else "its photo had just come out"
+    return f"{run.killed}; {again}"
 
 
 def _cards(run: Run) -> Iterator[str]:

@@ -217,11 +217,16 @@ def _look(run: Run, screen: Screen) -> bool:
 
 def _kill_a_busy_worker(run: Run, screen: Screen) -> str:
     """SIGKILL a worker in the middle of a job; its photo must come out all the same. Returns its name."""
-    busy = {lease.owner for lease in run.broker.leases() if lease.state == "active"}
-    for name, child in run.stack.children.items():
-        if child.process is not None and f"{name.rpartition('-')[0]}:{child.pid}" in busy:
-            os.kill(child.pid, signal.SIGKILL)
-            screen.say(f"killed worker {name} (pid {child.pid}) with SIGKILL in the middle of a photo")
+    # The youngest lease: its job is the least likely to end at this very moment.
+    leases = sorted(run.broker.leases(), key=lambda lease: lease.created_at, reverse=True)
+    busy = [lease.owner for lease in leases if lease.state == "active"]
+    workers = {f"{name.rpartition('-')[0]}:{child.pid}": (name, child.pid)
+               for name, child in run.stack.children.items() if child.process is not None}  # fmt: skip
+    for owner in busy:
+        if owner in workers:
+            name, pid = workers[owner]
+            os.kill(pid, signal.SIGKILL)
+            screen.say(f"killed worker {name} (pid {pid}) with SIGKILL in the middle of a photo")
             return name
     return ""
 

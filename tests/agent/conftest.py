@@ -83,6 +83,13 @@ def agent(redis_url: str, nvml_library: Path, tmp_path: Path) -> Iterator[Callab
         assert process.wait(timeout=20) == 0
 
 
+@pytest.fixture
+def quick(broker: Broker) -> Broker:
+    """A pool in fast motion."""
+    broker.update_config(monitor_interval=0.1, throttle_cooldown_seconds=0.3, critical_pause_seconds=0.3)
+    return broker
+
+
 def wait_for(broker: Broker, wanted: Callable[[Event], bool], after: str = "0", beats: int = 100) -> Event:
     """The first event that is wanted, from a place in the journal on; gives up after so many 200 ms without any."""
     for event in broker.follow(after, block_ms=200):

@@ -11,21 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.sampler import Sampler
-from agent.sources import Reading
-from agent.sources.simulated import SimulatedSource, parse_spec
 from broker import Broker, InsufficientMemory, State
 from broker.embedded import EmbeddedServer
 from tests.agent.conftest import GIB, Cards, state, wait_for, wait_for_samples
 
 Agent = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def quick(broker: Broker) -> Broker:
-    """A pool in fast motion."""
-    broker.update_config(monitor_interval=0.1, throttle_cooldown_seconds=0.3, critical_pause_seconds=0.3)
-    return broker
 
 
 def test_cards_are_published_heat_is_noticed_and_cooling_waits(quick: Broker, agent: Agent, mock_cards: Cards) -> None:
@@ -76,7 +66,8 @@ def test_nothing_a_card_can_say_keeps_the_others_from_being_published(
     agent(mock=mock_cards)
     wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
     most = 2**64 - 2
-    for sign in ({"0.temp": -5}, {"0.power": 2**32 - 1}, {"0.load": 4_000_000}, {"0.procs": f"1:{most}"},
+    signs: tuple[dict[str, object], ...] = (
+        {"0.temp": -5}, {"0.power": 2**32 - 1}, {"0.load": 4_000_000}, {"0.procs": f"1:{most}"},
                  {"0.total": most, "0.used": most}, {"0.name": "\xff"}):  # fmt: skip
         mock_cards.set(sign)
         wait_for_samples(quick)
@@ -142,38 +133,6 @@ def test_a_card_that_fell_off_the_bus_keeps_its_name_and_lends_nothing(
     gone = wait_for(quick, state("GPU-mock-0", "UNAVAILABLE"))
     assert "does not find it any more" in gone.fields["reason"]
     assert quick.acquire("1GiB").gpu_uuids == ("GPU-mock-1",)
-
-
-def test_a_source_that_breaks_ends_the_agent_aloud(quick: Broker) -> None:
-    class Broken:
-        name = "broken"
-
-        def read(self, held: object) -> list[Reading]:
-            raise RuntimeError("nobody foresaw this")
-
-        def published(self, states: object) -> None: ...
-
-        def close(self) -> None: ...
-
-    with pytest.raises(RuntimeError, match="nobody foresaw this"):
-        Sampler(quick, "h1", Broken()).run()
-
-
-def test_a_reading_that_cannot_be_judged_closes_that_card_only(
-    quick: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = SimulatedSource("h1", parse_spec("2x6GiB"))
-    bad, good = (reading.uuid for reading in source.read(lambda uuids: {}))
-
-    def judged(reading: Reading, *rest: object) -> int:
-        if reading.uuid == bad:
-            raise ZeroDivisionError
-        return 0
-
-    monkeypatch.setattr("agent.sampler.unmanaged_bytes", judged)
-    Sampler(quick, "h1", source).sample()
-    assert {gpu.uuid: gpu.lends for gpu in quick.gpus()} == {bad: False, good: True}
-    assert "ZeroDivisionError" in caplog.text
 
 
 def test_one_sample_that_the_ledger_refuses_is_an_error(quick: Broker, redis_url: str) -> None:
@@ -254,6 +213,23 @@ def test_a_server_that_was_away_finds_the_agent_again(tmp_path: Path) -> None:
         assert broker.gpus()[0].lends
         process.terminate()
         assert process.wait(timeout=20) == 0
+
+
+def test_an_agent_without_its_server_still_ends_when_told_to() -> None:
+    with EmbeddedServer() as server, Broker.from_url(server.url) as broker:
+        broker.update_config(monitor_interval=0.1)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "broker.cli", "agent", "--simulate", "1x6GiB", "--redis-url", server.url],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_for(broker, lambda event: event.kind == "joined")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "event=publish_failed" in line:
+            process.terminate()
+            break
+    assert "event=leave_failed" in process.stderr.read()
+    assert process.wait(timeout=20) == 0
 
 
 def test_no_redis_at_the_start_is_one_line_and_exit_3() -> None:

@@ -38,16 +38,17 @@ def read(nvml_library: Path, mock_cards: Cards) -> Any:
     process = subprocess.Popen(
         [sys.executable, "-c", _READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    told, heard = process.stdin, process.stdout
+    assert told is not None
+    assert heard is not None
 
     def once(seconds: float = 3.0) -> Any:
-        process.stdin.write(f"{seconds}\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
+        told.write(f"{seconds}\n")
+        told.flush()
+        return json.loads(heard.readline())
 
     yield once
-    process.stdin.close()
+    told.close()
     assert process.wait(timeout=10) == 0
 
 

@@ -1,0 +1,61 @@
+"""The loop on a real ledger, with readings that no library gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.sampler import Sampler
+from agent.sources import Held, NoGpuError, Reading
+from agent.sources.simulated import SimulatedSource, parse_spec
+from broker import Broker, State
+
+
+def test_a_source_that_breaks_ends_the_agent_aloud(quick: Broker) -> None:
+    class Broken:
+        name = "broken"
+
+        def read(self, held: object) -> list[Reading]:
+            raise RuntimeError("nobody foresaw this")
+
+        def published(self, states: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    with pytest.raises(RuntimeError, match="nobody foresaw this"):
+        Sampler(quick, "h1", Broken()).run()
+
+
+def test_a_reading_that_cannot_be_judged_closes_that_card_only(
+    quick: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SimulatedSource("h1", parse_spec("2x6GiB"))
+    bad, good = (reading.uuid for reading in source.read(lambda uuids: {}))
+
+    def judged(reading: Reading, *rest: object) -> int:
+        if reading.uuid == bad:
+            raise ZeroDivisionError
+        return 0
+
+    monkeypatch.setattr("agent.sampler.unmanaged_bytes", judged)
+    Sampler(quick, "h1", source).sample()
+    assert {gpu.uuid: gpu.lends for gpu in quick.gpus()} == {bad: False, good: True}
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_card_that_was_away_has_no_past(broker: Broker) -> None:
+    class Scripted(SimulatedSource):
+        def read(self, held: Held) -> list[Reading]:
+            told = next(script)
+            if told is None:
+                raise NoGpuError("the driver restarts")
+            return [replace(reading, temperature_c=told) for reading in super().read(held)]
+
+    script = iter([86, 50, None, 50])
+    sampler = Sampler(broker, "h1", Scripted("h1", parse_spec("1x6GiB")))
+    seen = []
+    for _ in range(4):
+        sampler.sample()
+        seen.append(broker.gpus()[0].state)
+    assert seen == [State.CRITICAL, State.CRITICAL, State.UNAVAILABLE, State.OPTIMAL]
