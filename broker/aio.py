@@ -4,49 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-import redis
-import redis.asyncio
-
-from broker import calls, connection, plans
-from broker.calls import Granted, Waiting, check_name, check_token
-from broker.errors import BrokerError, ImpossibleRequest, InsufficientMemory, LeaseConflict, PoolUnavailable
+from broker import calls, plans
+from broker.calls import Granted, Waiting, check_name, check_token, check_wait
+from broker.errors import (
+    BrokerError,
+    ImpossibleRequest,
+    InsufficientMemory,
+    LeaseConflict,
+    LeaseNotFound,
+    PoolUnavailable,
+)
 from broker.lease import AsyncLease
-from broker.ledger.keys import Keys
-from broker.ledger.scripts import script
-from broker.ledger.server import require_version, shown_url
+from broker.units import parse_seconds, parse_size
+from broker.views import AsyncViews
 
 if TYPE_CHECKING:
-    from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
-    from broker.thresholds import Thresholds
-    from broker.values import Throttle
-
-T = TypeVar("T")
+    from broker.models import Tenant
 
 
-class AsyncBroker:
+class AsyncBroker(AsyncViews):
     """One pool's ledger for an event loop. See ``Broker`` for what each name does and raises."""
-
-    def __init__(self, client: redis.asyncio.Redis, *, pool: str = "default", url: str = "") -> None:
-        """Use an existing client, which must decode its replies (``decode_responses=True``)."""
-        self.redis = client
-        self.keys = Keys(pool)
-        self.pool = pool
-        self.url = url or connection.url_of(client)
-
-    @classmethod
-    def from_url(cls, url: str, pool: str = "default") -> Self:
-        """As ``Broker.from_url``."""
-        connection.check_url(url)
-        return cls(connection.connect(redis.asyncio.Redis, url), pool=pool, url=shown_url(url))
 
     async def acquire(
         self,
-        memory: int | str,
+        memory: calls.Memory,
         *,
         lease_id: str | None = None,
         ttl: float = 30,
@@ -56,53 +41,66 @@ class AsyncBroker:
         gpu: str | None = None,
         priority: int = 0,
         tenant: str = "default",
-        placement: str = "pack",
+        placement: str | None = None,
         token: int | None = None,
         owner: str | None = None,
         job_id: str | None = None,
         pid: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        capability: str | None = None,
+        mig: str | None = None,
+        host_memory: int | str | None = None,
+        cpus: float | None = None,
+        function: str | None = None,
     ) -> AsyncLease:
         """As ``Broker.acquire``."""
         request = calls.ask(
             memory, lease_id=lease_id, ttl=ttl, wait=wait, gpus=gpus, host=host, gpu=gpu, priority=priority,
-            tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid,
+            tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid, labels=labels,
+            capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, function=function,
         )  # fmt: skip
         asked = time.monotonic()
         try:
-            reply = await self.call("acquire", *request.argv, int(request.wait_seconds > 0))
+            reply = await self.call("acquire", *request.asking(request.wait_seconds > 0))
         except asyncio.CancelledError:
             if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
-                await asyncio.shield(asyncio.ensure_future(self._withdraw(request.id)))
+                await asyncio.shield(asyncio.ensure_future(self._withdraw(request)))
             raise
         answer = calls.read_acquire(reply, request)
         if isinstance(answer, Waiting):
-            answer, asked = await self._wait(request)
+            answer, asked = await self._wait(request, answer.place)
         return AsyncLease(self, answer, asked)
 
-    async def _wait(self, request: calls.Ask) -> tuple[Granted, float]:
+    async def _wait(self, request: calls.Ask, place: int) -> tuple[Granted, float]:
         ends = time.monotonic() + request.wait_seconds
         try:
             while True:
-                left = ends - time.monotonic()
-                if left > 0:
-                    await self._run_command("BLPOP", self.keys.wake(request.id), min(left, calls.WAITER_BEAT_SECONDS))
+                await self._sleep(request.id, ends, calls.beats(place))
                 asked = time.monotonic()
                 stay = ends > asked
-                answer = calls.read_acquire(await self.call("acquire", *request.argv, int(stay)), request)
+                answer = calls.read_acquire(await self.call("acquire", *request.asking(stay)), request)
                 if isinstance(answer, Granted):
                     return answer, asked
+                place = answer.place
         except (InsufficientMemory, ImpossibleRequest, LeaseConflict):
             raise  # the ledger keeps no place of ours; the name may be somebody else's by now
         except BaseException:
             # Also when this task is cancelled: a shielded task of its own leaves the queue.
-            await asyncio.shield(asyncio.ensure_future(self._withdraw(request.id)))
+            await asyncio.shield(asyncio.ensure_future(self._withdraw(request)))
             raise
 
-    async def _withdraw(self, lease_id: str) -> None:
+    async def _sleep(self, lease_id: str, ends: float, beats: int) -> None:
+        """Until this waiter is pushed, a sign of life is due, or its time is over."""
+        for _ in range(beats):
+            left = min(ends - time.monotonic(), calls.WAITER_BEAT_SECONDS)
+            if left <= 0 or await self._run_command("BLPOP", self.keys.wake(lease_id), left):
+                return
+
+    async def _withdraw(self, request: calls.Ask) -> None:
         """Leave nothing behind: no waiter, no grant, no lease. Without Redis the ledger drops them by itself."""
         try:
-            if not await self.cancel(lease_id):
-                held = await self.get(lease_id)
+            if await self.call("cancel", request.id, request.nonce) == "claimed":
+                held = await self.get(request.id)
                 if held is not None:
                     await self.release(held.id, held.token)
         except BrokerError:
@@ -140,8 +138,24 @@ class AsyncBroker:
 
     async def renew(self, lease_id: str, token: int, ttl: float | None = None) -> int:
         """As ``Broker.renew``."""
+        return (await self.prolong(lease_id, token, ttl)).expires_at
+
+    async def prolong(
+        self, lease_id: str, token: int, ttl: float | None = None, claim: calls.Claim | None = None
+    ) -> calls.Renewal:
+        """As ``renew``; tells also whether the lease was revoked, and, with a ``claim``, a ledger that lost the lease.
+
+        Raises:
+            LeaseLost, StaleToken, LeaseNotFound: it is not this holder's any more. PoolUnavailable: ask again.
+        """
         life = "" if ttl is None else calls.ttl_ms(ttl)
-        return int(await self.call("renew", check_name("lease_id", lease_id), check_token(token), life))
+        try:
+            reply = await self.call("renew", check_name("lease_id", lease_id), check_token(token), life)
+        except LeaseNotFound:
+            if claim is None:
+                raise
+            return calls.Renewal(calls.read_registered(await self.call("register", *claim.argv), claim), 0)
+        return calls.Renewal(int(reply[0]), int(reply[1]))
 
     async def release(self, lease_id: str, token: int) -> bool:
         """As ``Broker.release``."""
@@ -152,128 +166,90 @@ class AsyncBroker:
         """As ``Broker.cancel``."""
         return bool(await self.call("cancel", check_name("lease_id", lease_id)) == "cancelled")
 
+    async def resize(self, lease_id: str, token: int, memory: int | str, wait: float = 0) -> int:
+        """Give a lease ``memory`` of each of its GPUs. Shrinking is done at once; growing waits up to ``wait`` seconds
+        in the queue, in the lease's own priority. Returns the bytes it has.
+
+        Raises:
+            InsufficientMemory: no room to grow before ``wait`` ran out; it keeps what it had. ImpossibleRequest: its
+            GPU is not so large. LeaseLost, StaleToken, LeaseNotFound: it is not this holder's any more.
+        """
+        size, ends = parse_size(memory), time.monotonic() + check_wait(wait)
+        argv = check_name("lease_id", lease_id), check_token(token), size
+        nonce = calls.new_nonce()
+        try:
+            while True:
+                stay = ends > time.monotonic()
+                answer = calls.read_resize(await self.call("resize", *argv, int(stay), nonce), lease_id, size)
+                if not isinstance(answer, Waiting):
+                    return answer
+                await self._sleep(f"{lease_id}+", ends, calls.beats(answer.place))
+        except BrokerError:
+            raise  # the ledger keeps no place of ours
+        except BaseException:
+            await self.call("cancel", f"{lease_id}+", nonce)
+            raise
+
+    async def revoke(self, lease_id: str, grace: float = 10, reason: str = "revoked") -> int:
+        """Ask for a lease's end: its holder hears it at its next renewal and has ``grace`` seconds; then it ends as if
+        its time were over. Returns the deadline in ms of Redis's clock; asked again it only moves nearer.
+
+        Raises:
+            LeaseNotFound: there is no such lease. LeaseLost: it is over already.
+        """
+        grace_ms = parse_seconds(grace, "grace", least=0, most=86_400)
+        reply = await self.call("revoke", check_name("lease_id", lease_id), grace_ms, reason)
+        return calls.read_revoke(reply, lease_id)
+
+    async def adopt(
+        self, pid: int, memory: int | str, *, host: str | None = None, gpu: str | None = None, ttl: float = 30,
+        tenant: str = "default", lease_id: str | None = None, owner: str | None = None, pid_started: str = "",
+    ) -> AsyncLease:  # fmt: skip
+        """Make a lease of the memory that a process, which runs already, has on a GPU of ``host`` (this one).
+
+        What its agent counted as unmanaged becomes the lease's. The agent renews the lease while it sees the process.
+
+        Raises:
+            LeaseNotFound: no agent has seen the process on a GPU of that host. InsufficientMemory: it has less than
+            ``memory``, and there is no room for the rest.
+        """
+        request = calls.adoption(
+            pid, memory, host=host, gpu=gpu, ttl=ttl, tenant=tenant, lease_id=lease_id, owner=owner,
+            pid_started=pid_started,
+        )  # fmt: skip
+        asked = time.monotonic()
+        granted = calls.read_adopt(await self.call("adopt", *request), request)
+        return AsyncLease(self, granted, asked)
+
+    async def epoch(self) -> int:
+        """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""
+        return int(await self._run_command("HGET", self.keys.ledger, "epoch") or 0)
+
     async def reap(self) -> int:
         """As ``Broker.reap``."""
         return int(await self.call("reap"))
 
-    async def get(self, lease_id: str) -> LeaseRecord | None:
-        """As ``Broker.get``."""
-        return await self.run(plans.lease(self.keys, lease_id))
-
-    async def leases(self) -> list[LeaseRecord]:
-        """As ``Broker.leases``."""
-        return await self.run(plans.leases(self.keys))
-
-    async def abandoned(self, lease_ids: Sequence[str]) -> list[str]:
-        """As ``Broker.abandoned``."""
-        return await self.run(plans.abandoned(self.keys, lease_ids))
-
-    async def waiters(self) -> list[Waiter]:
-        """As ``Broker.waiters``."""
-        return await self.run(plans.waiters(self.keys))
-
-    async def gpus(self) -> list[Gpu]:
-        """As ``Broker.gpus``."""
-        return await self.run(plans.gpus(self.keys))
-
-    async def hosts(self) -> list[dict[str, str]]:
-        """As ``Broker.hosts``."""
-        return await self.run(plans.hosts(self.keys))
-
-    async def available(self) -> dict[str, int]:
-        """As ``Broker.available``."""
-        return {gpu.uuid: gpu.free_bytes for gpu in await self.gpus() if gpu.lends}
-
-    async def events(self, after: str = "0", count: int = 1000) -> list[Event]:
-        """As ``Broker.events``."""
-        return await self.run(plans.events(self.keys, after, count))
-
-    async def history(self, gpu: str) -> list[Sample]:
-        """As ``Broker.history``."""
-        return await self.run(plans.history(self.keys, gpu))
-
-    async def throttle(self, gpu: str | None = None) -> Throttle:
-        """As ``Broker.throttle``."""
-        return await self.run(plans.throttle(self.keys, gpu))
-
-    async def should_throttle(self, gpu: str | None = None) -> bool:
-        """As ``Broker.should_throttle``."""
-        return (await self.throttle(gpu)).speed < 1.0
-
-    async def speed(self, gpu: str | None = None) -> float:
-        """As ``Broker.speed``."""
-        return (await self.throttle(gpu)).speed
-
-    async def drain(self, gpu: str) -> None:
+    async def drain(self, gpu: str | None = None, *, host: str | None = None) -> None:
         """As ``Broker.drain``."""
-        await self._mark("drain", gpu)
+        await self._mark("drain", gpu, host)
 
-    async def undrain(self, gpu: str) -> None:
+    async def undrain(self, gpu: str | None = None, *, host: str | None = None) -> None:
         """As ``Broker.undrain``."""
-        await self._mark("undrain", gpu)
+        await self._mark("undrain", gpu, host)
 
-    async def _mark(self, name: str, gpu: str) -> None:
-        if await self.call(name, check_name("gpu", gpu)) == "unknown":
-            raise BrokerError(f"the pool knows no GPU {gpu}; see `gpubroker status`")
+    async def _mark(self, name: str, gpu: str | None, host: str | None) -> None:
+        kind, what = calls.marked(gpu, host)
+        if await self.call(name, kind, what) == "unknown":
+            raise BrokerError(f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status`")
 
-    async def config(self, gpu: str | None = None) -> Thresholds:
-        """As ``Broker.config``."""
-        return await self.run(plans.config(self.keys, gpu))
+    async def tenants(self) -> list[Tenant]:
+        """Every tenant: quota, weight, what it holds, what it used lately and what each of its functions took."""
+        return await self.run(plans.tenants(self.keys))
 
-    async def update_config(self, gpu: str | None = None, **changes: Any) -> Thresholds:
-        """As ``Broker.update_config``."""
-        while True:
-            result, argv = await self.run(plans.new_config(self.keys, changes, gpu))
-            if await self.call("configure", *argv) != "changed":
-                return result
+    async def set_tenant(self, name: str, *, quota: int | str | None = None, weight: float | None = None) -> None:
+        """A tenant's hard quota (``0`` lifts it) and its weight (1.0) among tenants of one priority.
 
-    async def call(self, name: str, *argv: str | int) -> Any:
-        """As ``Broker.call``."""
-        command = script(name)
-        keys = self.keys.all
-        try:
-            return await self._run_command("EVALSHA", command.sha, len(keys), *keys, *argv)
-        except redis.exceptions.NoScriptError:
-            require_version(await self._run_command("INFO", "server"), self.url)
-            return await self._run_command("EVAL", command.text, len(keys), *keys, *argv)
-
-    async def run(self, plan: plans.Plan[T]) -> T:
-        """As ``Broker.run``."""
-        replies: list[Any] | None = None
-        try:
-            while True:
-                commands = plan.send(cast("list[Any]", replies))
-                replies = await self._run_batch(commands)
-        except StopIteration as done:
-            return cast("T", done.value)
-
-    async def _run_batch(self, commands: Sequence[plans.Command]) -> list[Any]:
-        try:
-            pipe = self.redis.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            return await pipe.execute()
-        except redis.RedisError as error:
-            raise connection.translate(error, self.url) from error
-
-    async def _run_command(self, *command: Any) -> Any:
-        try:
-            return await self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
-        except redis.exceptions.NoScriptError:
-            raise
-        except redis.RedisError as error:
-            raise connection.translate(error, self.url) from error
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self.redis.aclose()
-
-    async def __aenter__(self) -> Self:
-        """The broker itself."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        await self.close()
+        Raises:
+            InvalidRequest: a value is not allowed.
+        """
+        await self.call("tenant", *calls.tenant(name, quota, weight))

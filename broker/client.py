@@ -4,63 +4,36 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-import redis
-
-from broker import calls, connection, plans
-from broker.calls import Granted, Waiting, check_name, check_token
+from broker import calls, plans
+from broker.calls import Granted, Waiting, check_name, check_token, check_wait
 from broker.errors import (
     BrokerError,
     ImpossibleRequest,
     InsufficientMemory,
-    InvalidRequest,
     LeaseConflict,
+    LeaseNotFound,
     PoolUnavailable,
 )
 from broker.lease import Lease, Renewer
-from broker.ledger.keys import Keys
-from broker.ledger.scripts import script
-from broker.ledger.server import require_version, shown_url
+from broker.units import parse_seconds, parse_size
+from broker.views import Views
 
 if TYPE_CHECKING:
-    from broker.journal import Subscription
-    from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
-    from broker.thresholds import Thresholds
-    from broker.values import Throttle
-
-T = TypeVar("T")
+    from broker.models import Tenant
 
 
-class Broker:
+class Broker(Views):
     """One pool's ledger, as a client sees it. Safe to share between threads, not across ``fork``."""
-
-    def __init__(self, client: redis.Redis, *, pool: str = "default", url: str = "") -> None:
-        """Use an existing client, which must decode its replies (``decode_responses=True``)."""
-        self.redis = client
-        self.keys = Keys(pool)
-        self.pool = pool
-        self.url = url or connection.url_of(client)
-        self._subscription: Subscription | None = None
-
-    @classmethod
-    def from_url(cls, url: str, pool: str = "default") -> Self:
-        """A broker on ``redis://``, ``rediss://`` or ``unix://``. Connects at the first request.
-
-        Raises:
-            InvalidRequest: not such a URL, or the pool's name is not allowed.
-        """
-        connection.check_url(url)
-        return cls(connection.connect(redis.Redis, url), pool=pool, url=shown_url(url))
 
     # -- a lease's life ------------------------------------------------------------------------------------------------
 
     def acquire(
         self,
-        memory: int | str,
+        memory: calls.Memory,
         *,
         lease_id: str | None = None,
         ttl: float = 30,
@@ -70,11 +43,17 @@ class Broker:
         gpu: str | None = None,
         priority: int = 0,
         tenant: str = "default",
-        placement: str = "pack",
+        placement: str | None = None,
         token: int | None = None,
         owner: str | None = None,
         job_id: str | None = None,
         pid: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        capability: str | None = None,
+        mig: str | None = None,
+        host_memory: int | str | None = None,
+        cpus: float | None = None,
+        function: str | None = None,
     ) -> Lease:
         """Borrow ``memory`` (bytes or ``"4GiB"``) of one GPU for ``ttl`` seconds, waiting up to ``wait`` seconds.
 
@@ -89,44 +68,51 @@ class Broker:
         """
         request = calls.ask(
             memory, lease_id=lease_id, ttl=ttl, wait=wait, gpus=gpus, host=host, gpu=gpu, priority=priority,
-            tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid,
+            tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid, labels=labels,
+            capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, function=function,
         )  # fmt: skip
         asked = time.monotonic()
         try:
-            reply = self.call("acquire", *request.argv, int(request.wait_seconds > 0))
+            reply = self.call("acquire", *request.asking(request.wait_seconds > 0))
         except KeyboardInterrupt:
             if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
-                self._withdraw(request.id)
+                self._withdraw(request)
             raise
         answer = calls.read_acquire(reply, request)
         if isinstance(answer, Waiting):
-            answer, asked = self._wait(request)
+            answer, asked = self._wait(request, answer.place)
         return Lease(self, answer, asked)
 
-    def _wait(self, request: calls.Ask) -> tuple[Granted, float]:
+    def _wait(self, request: calls.Ask, place: int) -> tuple[Granted, float]:
         """Sleep until pushed, showing a sign of life now and then; bounded by this process's monotonic clock."""
         ends = time.monotonic() + request.wait_seconds
         try:
             while True:
-                left = ends - time.monotonic()
-                if left > 0:
-                    self._run_command("BLPOP", self.keys.wake(request.id), min(left, calls.WAITER_BEAT_SECONDS))
+                self._sleep(request.id, ends, calls.beats(place))
                 asked = time.monotonic()
                 stay = ends > asked
-                answer = calls.read_acquire(self.call("acquire", *request.argv, int(stay)), request)
+                answer = calls.read_acquire(self.call("acquire", *request.asking(stay)), request)
                 if isinstance(answer, Granted):
                     return answer, asked
+                place = answer.place
         except (InsufficientMemory, ImpossibleRequest, LeaseConflict):
             raise  # the ledger keeps no place of ours; the name may be somebody else's by now
         except BaseException:
-            self._withdraw(request.id)
+            self._withdraw(request)
             raise
 
-    def _withdraw(self, lease_id: str) -> None:
+    def _sleep(self, lease_id: str, ends: float, beats: int) -> None:
+        """Until this waiter is pushed, a sign of life is due, or its time is over."""
+        for _ in range(beats):
+            left = min(ends - time.monotonic(), calls.WAITER_BEAT_SECONDS)
+            if left <= 0 or self._run_command("BLPOP", self.keys.wake(lease_id), left):
+                return
+
+    def _withdraw(self, request: calls.Ask) -> None:
         """Leave nothing behind: no waiter, no grant, no lease. Without Redis the ledger drops them by itself."""
         try:
-            if not self.cancel(lease_id):
-                held = self.get(lease_id)
+            if self.call("cancel", request.id, request.nonce) == "claimed":
+                held = self.get(request.id)
                 if held is not None:
                     self.release(held.id, held.token)
         except BrokerError:
@@ -193,8 +179,24 @@ class Broker:
         Raises:
             LeaseLost, StaleToken, LeaseNotFound: it is not this holder's any more.
         """
+        return self.prolong(lease_id, token, ttl).expires_at
+
+    def prolong(
+        self, lease_id: str, token: int, ttl: float | None = None, claim: calls.Claim | None = None
+    ) -> calls.Renewal:
+        """As ``renew``; tells also whether the lease was revoked, and, with a ``claim``, a ledger that lost the lease.
+
+        Raises:
+            LeaseLost, StaleToken, LeaseNotFound: it is not this holder's any more. PoolUnavailable: ask again.
+        """
         life = "" if ttl is None else calls.ttl_ms(ttl)
-        return int(self.call("renew", check_name("lease_id", lease_id), check_token(token), life))
+        try:
+            reply = self.call("renew", check_name("lease_id", lease_id), check_token(token), life)
+        except LeaseNotFound:
+            if claim is None:
+                raise
+            return calls.Renewal(calls.read_registered(self.call("register", *claim.argv), claim), 0)
+        return calls.Renewal(int(reply[0]), int(reply[1]))
 
     def release(self, lease_id: str, token: int) -> bool:
         """End a lease, serving waiters in the same step. True if in time; False if its time had passed.
@@ -208,200 +210,103 @@ class Broker:
         """Take a waiting request back, and a grant that it has not claimed. False if there was nothing to take back."""
         return bool(self.call("cancel", check_name("lease_id", lease_id)) == "cancelled")
 
+    def resize(self, lease_id: str, token: int, memory: int | str, wait: float = 0) -> int:
+        """Give a lease ``memory`` of each of its GPUs. Shrinking is done at once; growing waits up to ``wait`` seconds
+        in the queue, in the lease's own priority. Returns the bytes it has.
+
+        Raises:
+            InsufficientMemory: no room to grow before ``wait`` ran out; it keeps what it had. ImpossibleRequest: its
+            GPU is not so large. LeaseLost, StaleToken, LeaseNotFound: it is not this holder's any more.
+        """
+        size, ends = parse_size(memory), time.monotonic() + check_wait(wait)
+        argv = check_name("lease_id", lease_id), check_token(token), size
+        nonce = calls.new_nonce()
+        try:
+            while True:
+                stay = ends > time.monotonic()
+                answer = calls.read_resize(self.call("resize", *argv, int(stay), nonce), lease_id, size)
+                if not isinstance(answer, Waiting):
+                    return answer
+                self._sleep(f"{lease_id}+", ends, calls.beats(answer.place))
+        except BrokerError:
+            raise  # the ledger keeps no place of ours
+        except BaseException:
+            self.call("cancel", f"{lease_id}+", nonce)
+            raise
+
+    def revoke(self, lease_id: str, grace: float = 10, reason: str = "revoked") -> int:
+        """Ask for a lease's end: its holder hears it at its next renewal and has ``grace`` seconds; then it ends as if
+        its time were over. Returns the deadline in ms of Redis's clock; asked again it only moves nearer.
+
+        Raises:
+            LeaseNotFound: there is no such lease. LeaseLost: it is over already.
+        """
+        grace_ms = parse_seconds(grace, "grace", least=0, most=86_400)
+        reply = self.call("revoke", check_name("lease_id", lease_id), grace_ms, reason)
+        return calls.read_revoke(reply, lease_id)
+
+    def adopt(
+        self, pid: int, memory: int | str, *, host: str | None = None, gpu: str | None = None, ttl: float = 30,
+        tenant: str = "default", lease_id: str | None = None, owner: str | None = None, pid_started: str = "",
+    ) -> Lease:  # fmt: skip
+        """Make a lease of the memory that a process, which runs already, has on a GPU of ``host`` (this one).
+
+        What its agent counted as unmanaged becomes the lease's. The agent renews the lease while it sees the process.
+
+        Raises:
+            LeaseNotFound: no agent has seen the process on a GPU of that host. InsufficientMemory: it has less than
+            ``memory``, and there is no room for the rest.
+        """
+        request = calls.adoption(
+            pid, memory, host=host, gpu=gpu, ttl=ttl, tenant=tenant, lease_id=lease_id, owner=owner,
+            pid_started=pid_started,
+        )  # fmt: skip
+        asked = time.monotonic()
+        granted = calls.read_adopt(self.call("adopt", *request), request)
+        return Lease(self, granted, asked)
+
+    def epoch(self) -> int:
+        """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""
+        return int(self._run_command("HGET", self.keys.ledger, "epoch") or 0)
+
     def reap(self) -> int:
         """End what is over and serve waiters, as every script does on its way. Returns the ledger's time in ms."""
         return int(self.call("reap"))
 
-    # -- what there is -------------------------------------------------------------------------------------------------
-
-    def get(self, lease_id: str) -> LeaseRecord | None:
-        """One lease, or ``None``."""
-        return self.run(plans.lease(self.keys, lease_id))
-
-    def leases(self) -> list[LeaseRecord]:
-        """Every lease whose bytes count, the next to end first."""
-        return self.run(plans.leases(self.keys))
-
-    def abandoned(self, lease_ids: Sequence[str]) -> list[str]:
-        """Which of these names were given up by their holder within the last minute."""
-        return self.run(plans.abandoned(self.keys, lease_ids))
-
-    def waiters(self) -> list[Waiter]:
-        """Every waiter, the next to be served first."""
-        return self.run(plans.waiters(self.keys))
-
-    def gpus(self) -> list[Gpu]:
-        """Every GPU, by host and index; one whose agent is silent reads UNAVAILABLE."""
-        return self.run(plans.gpus(self.keys))
-
-    def hosts(self) -> list[dict[str, str]]:
-        """Every host's hash: host, state, reason, source, gpus, sampled_at, fresh_until."""
-        return self.run(plans.hosts(self.keys))
-
-    def available(self) -> dict[str, int]:
-        """Bytes that could be borrowed now, by GPU; only GPUs open for grants."""
-        return {gpu.uuid: gpu.free_bytes for gpu in self.gpus() if gpu.lends}
-
-    def events(self, after: str = "0", count: int = 1000) -> list[Event]:
-        """The journal after a stream id, oldest first."""
-        return self.run(plans.events(self.keys, after, count))
-
-    def recent_events(self, count: int = 1000) -> list[Event]:
-        """The journal's last entries, oldest first."""
-        return self.run(plans.recent_events(self.keys, count))
-
-    def last_event_id(self) -> str:
-        """The stream id at which the journal ends now."""
-        return self.run(plans.last_event_id(self.keys))
-
-    def history(self, gpu: str) -> list[Sample]:
-        """The samples kept of one GPU, oldest first."""
-        return self.run(plans.history(self.keys, gpu))
-
-    # -- what a job asks -----------------------------------------------------------------------------------------------
-
-    def throttle(self, gpu: str | None = None) -> Throttle:
-        """What a holder should do: on this GPU, else on this process's own, else on the pool's worst."""
-        return self.run(plans.throttle(self.keys, gpu))
-
-    def should_throttle(self, gpu: str | None = None) -> bool:
-        """Whether to work slower than full speed."""
-        return self.throttle(gpu).speed < 1.0
-
-    def speed(self, gpu: str | None = None) -> float:
-        """The multiplier to scale work by, 0.0 to 1.0; 0.0 means pause."""
-        return self.throttle(gpu).speed
-
     # -- what an operator does -----------------------------------------------------------------------------------------
 
-    def drain(self, gpu: str) -> None:
+    def drain(self, gpu: str | None = None, *, host: str | None = None) -> None:
         """Grant nothing more on this GPU; running leases stay.
 
         Raises:
             BrokerError: the pool knows no such GPU.
         """
-        self._mark("drain", gpu)
+        self._mark("drain", gpu, host)
 
-    def undrain(self, gpu: str) -> None:
+    def undrain(self, gpu: str | None = None, *, host: str | None = None) -> None:
         """Grant on this GPU again, and serve those who waited for it.
 
         Raises:
             BrokerError: the pool knows no such GPU.
         """
-        self._mark("undrain", gpu)
+        self._mark("undrain", gpu, host)
 
-    def _mark(self, name: str, gpu: str) -> None:
-        if self.call(name, check_name("gpu", gpu)) == "unknown":
-            raise BrokerError(f"the pool knows no GPU {gpu}; see `gpubroker status`")
+    def _mark(self, name: str, gpu: str | None, host: str | None) -> None:
+        kind, what = calls.marked(gpu, host)
+        if self.call(name, kind, what) == "unknown":
+            raise BrokerError(f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status`")
 
-    def config(self, gpu: str | None = None) -> Thresholds:
-        """The pool's configuration, or what holds for one GPU."""
-        return self.run(plans.config(self.keys, gpu))
+    def tenants(self) -> list[Tenant]:
+        """Every tenant: quota, weight, what it holds, what it used lately and what each of its functions took."""
+        return self.run(plans.tenants(self.keys))
 
-    def update_config(self, gpu: str | None = None, **changes: Any) -> Thresholds:
-        """Change configuration, live; ``None`` restores a default. Agents pick it up within one interval.
-
-        Raises:
-            InvalidRequest: unknown name, or a value out of bounds; nothing was changed.
-        """
-        while True:
-            result, argv = self.run(plans.new_config(self.keys, changes, gpu))
-            if self.call("configure", *argv) != "changed":
-                return result
-
-    # -- events as they happen -----------------------------------------------------------------------------------------
-
-    def follow(self, after: str = "$", block_ms: int = 3000) -> Iterator[Event | None]:
-        """Events as they happen, for ever; ``None`` whenever ``block_ms`` passed without one."""
-        if not 1 <= block_ms <= 4000:
-            raise InvalidRequest("block_ms", block_ms, "1 to 4000: below the socket's own timeout")
-        if after == "$":
-            after = self.last_event_id()
-        while True:
-            reply = self._run_command("XREAD", "COUNT", 500, "BLOCK", block_ms, "STREAMS", self.keys.events, after)
-            streams = reply.items() if isinstance(reply, Mapping) else reply or ()
-            for _, entries in streams:
-                for stream_id, fields in connection.entries(entries):
-                    after = stream_id
-                    yield plans.event(stream_id, fields)
-            if not reply:
-                yield None
-
-    def on(self, kind: str, callback: Callable[[Event], None]) -> Callable[[], None]:
-        """Call back on ``optimal``, ``normal``, ``throttle``, ``critical``, ``unavailable``, ``lease_lost`` or a kind
-        of the journal. Returns a function that ends it.
-
-        Callbacks run on one thread of this broker's, one after the other.
-        """
-        from broker.journal import Subscription
-
-        if self._subscription is None:
-            self._subscription = Subscription(self)
-        return self._subscription.add(kind, callback)
-
-    # -- the wire ------------------------------------------------------------------------------------------------------
-
-    def call(self, name: str, *argv: str | int) -> Any:
-        """Run one command of the ledger; a server that forgot the script gets it again.
+    def set_tenant(self, name: str, *, quota: int | str | None = None, weight: float | None = None) -> None:
+        """A tenant's hard quota (``0`` lifts it) and its weight (1.0) among tenants of one priority.
 
         Raises:
-            BrokerError: what the script refused. PoolUnavailable: Redis cannot be reached.
+            InvalidRequest: a value is not allowed.
         """
-        command = script(name)
-        keys = self.keys.all
-        try:
-            return self._run_command("EVALSHA", command.sha, len(keys), *keys, *argv)
-        except redis.exceptions.NoScriptError:
-            require_version(cast("Mapping[str, Any]", self._run_command("INFO", "server")), self.url)
-            return self._run_command("EVAL", command.text, len(keys), *keys, *argv)
-
-    def run(self, plan: plans.Plan[T]) -> T:
-        """Carry a plan out: each batch in one round trip."""
-        replies: list[Any] | None = None
-        try:
-            while True:
-                commands = plan.send(cast("list[Any]", replies))
-                replies = self._run_batch(commands)
-        except StopIteration as done:
-            return cast("T", done.value)
-
-    def _run_batch(self, commands: Sequence[plans.Command]) -> list[Any]:
-        with self._errors():
-            pipe = self.redis.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-            return pipe.execute()
-
-    def _run_command(self, *command: Any) -> Any:
-        try:
-            return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
-        except redis.exceptions.NoScriptError:
-            raise
-        except redis.RedisError as error:
-            raise connection.translate(error, self.url) from error
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except redis.RedisError as error:
-            raise connection.translate(error, self.url) from error
-
-    def close(self) -> None:
-        """End callbacks and close the connections."""
-        if self._subscription is not None:
-            self._subscription.stop()
-        self.redis.close()
-
-    def __enter__(self) -> Self:
-        """The broker itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
+        self.call("tenant", *calls.tenant(name, quota, weight))
 
 
 @functools.cache

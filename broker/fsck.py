@@ -1,83 +1,389 @@
-"""Checks the ledger against itself: the leases are the truth, sums and indexes are a cache of them."""
+"""Checks the ledger against itself: the leases are the truth, sums and indexes are a cache of them.
+
+Reads the whole pool in bounded batches, hence not in one moment: exact on a pool at rest. On one at work a difference
+counts when two readings in a row show the same (``readings=2``).
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from broker import plans
-from broker.models import Gpu
+from broker.models import LeaseRecord
 from broker.values import State
 
 if TYPE_CHECKING:
     from broker.client import Broker
-    from broker.models import LeaseRecord
+    from broker.ledger.keys import Keys
+
+ABSENT = "absent"
+
+#: As in ``lua/include/gpu.lua`` and ``queue.lua``: a range of scores for each number of cards, and for each priority.
+_SPAN, _WIDEST, _ARRIVALS = 1 << 43, 16, 1 << 42
+_BATCH = 500
+_LENDS = frozenset({State.OPTIMAL, State.NORMAL, State.THROTTLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that the ledger keeps beside the leases and that does not follow from them.
+
+    ``kind`` is the field or member under ``key``; ``gpu`` the card whose repair mends it, if it is a card's.
+    """
+
+    kind: str
+    key: str
+    says: str
+    should_be: str
+    gpu: str | None = None
+
+    def __str__(self) -> str:
+        """Where, what, and what it should be."""
+        return f"{self.key}: {self.kind} is {self.says}, it should be {self.should_be}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair found, how many fields it mended on each card, and what it could not mend."""
+
+    found: list[Difference]
+    mended: dict[str, int]
+    left: list[Difference]
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Everything of one pool that can be recomputed, and what it is recomputed from."""
+
+    keys: Keys
+    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+    sorted_sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    sets: dict[str, set[str]] = field(default_factory=dict)
+
+    def named(self, prefix: str) -> dict[str, dict[str, str]]:
+        """The hashes whose keys begin so, by the rest of their keys."""
+        found = self.hashes.items()
+        return {key.removeprefix(prefix): fields for key, fields in found if key.startswith(prefix)}
+
+    def index(self, key: str) -> dict[str, float]:
+        """A sorted set, empty if it is not there."""
+        return self.sorted_sets.get(key, {})
 
 
 def differences(broker: Broker) -> list[str]:
-    """Every difference between the leases and what the ledger keeps about them, in words; empty if all adds up.
+    """Every difference between the leases and what the ledger keeps about them, in words; empty if all adds up."""
+    return [str(difference) for difference in check(broker)]
 
-    Reads the whole pool in several round trips: exact on a pool at rest.
-    """
-    keys, client = broker.keys, broker.redis
-    leases = broker.leases()
-    gpus = {fields["uuid"]: fields for fields in broker.run(_gpu_hashes(broker))}
-    found = [f"lease {lease.id} is on {lease.gpu_uuids}, which the pool does not know"
-             for lease in leases if lease.gpu_uuids not in gpus]  # fmt: skip
+
+def check(broker: Broker, *, readings: int = 1) -> list[Difference]:
+    """Every difference that ``readings`` readings in a row show."""
+    found = compare(broker.run(_read(broker.keys)))
+    for _ in range(readings - 1):
+        if not found:
+            break
+        again = set(compare(broker.run(_read(broker.keys))))
+        found = [difference for difference in found if difference in again]
+    return found
+
+
+def repair(broker: Broker) -> Repair:
+    """Recompute the sums and indexes of every card from its leases, each card in one atomic step."""
+    found = check(broker, readings=2)
+    (known,) = broker.run(_members(broker.keys))
+    cards = sorted({*known, *(difference.gpu for difference in found if difference.gpu is not None)})
+    mended = {uuid: int(broker.call("repair", uuid)) for uuid in cards}
+    return Repair(found, {uuid: count for uuid, count in mended.items() if count}, check(broker, readings=2))
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _members(keys: Keys) -> plans.Plan[list[set[str]]]:
+    (uuids,) = yield [("SMEMBERS", keys.gpus)]
+    return [set(uuids)]
+
+
+def _read(keys: Keys) -> plans.Plan[Snapshot]:
+    """The pool's keys by SCAN, so that what no index names is seen too; then each by its type."""
+    names: set[str] = set()
+    cursor = "0"
+    while True:
+        ((cursor, page),) = yield [("SCAN", cursor, "MATCH", f"{keys.root}*", "COUNT", 1000)]
+        names.update(page)
+        if str(cursor) == "0":
+            break
+    snapshot = Snapshot(keys)
+    hashes = [name for name in sorted(names) if name.startswith(_hash_prefixes(keys)) or name == keys.classes]
+    for batch in _batches([keys.ledger, *hashes]):
+        replies = yield [("HGETALL", name) for name in batch]
+        snapshot.hashes |= {name: reply for name, reply in zip(batch, replies, strict=True) if reply}
+    for name in (keys.gpus, keys.hosts, keys.tenants, keys.groups):
+        (members,) = yield [("SMEMBERS", name)]
+        snapshot.sets[name] = set(members)
+    for name in sorted(name for name in names if name.startswith(_index_prefixes(keys))):
+        snapshot.sorted_sets[name] = yield from _sorted_set(name)
+    return snapshot
+
+
+def _hash_prefixes(keys: Keys) -> tuple[str, ...]:
+    return tuple(make("") for make in (keys.gpu, keys.lease, keys.waiter, keys.host, keys.tenant))
+
+
+def _index_prefixes(keys: Keys) -> tuple[str, ...]:
+    own = (keys.free, keys.fresh, keys.capacity, keys.leases, keys.waiters, keys.waiting, keys.wide, keys.reserved)
+    return (*own, keys.lines(""), keys.line(""))
+
+
+def _batches(names: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(names), _BATCH):
+        yield names[start : start + _BATCH]
+
+
+def _sorted_set(name: str) -> plans.Plan[dict[str, float]]:
+    found: dict[str, float] = {}
+    start = 0
+    while True:
+        (reply,) = yield [("ZRANGE", name, start, start + _BATCH - 1, "WITHSCORES")]
+        # Pairs or one flat list, as the client's protocol has it.
+        pairs = reply if reply and not isinstance(reply[0], str) else list(zip(reply[::2], reply[1::2], strict=True))
+        found |= {member: float(score) for member, score in pairs}
+        start += _BATCH
+        if len(pairs) < _BATCH:
+            return found
+
+
+# -- comparing: plain values in, differences out -----------------------------------------------------------------------
+
+
+def compare(snapshot: Snapshot) -> list[Difference]:
+    """What does not follow from the leases, of what was read."""
+    return list(_compare(snapshot))
+
+
+def _compare(snapshot: Snapshot) -> Iterator[Difference]:
+    keys = snapshot.keys
+    leases: dict[str, LeaseRecord] = {}
+    for lease_id, fields in snapshot.named(keys.lease("")).items():
+        try:
+            leases[lease_id] = LeaseRecord.from_hash(fields)
+        except ValidationError as error:
+            yield Difference("lease", keys.lease(lease_id), f"unreadable ({error.error_count()} fields)", "a lease")
     on: dict[str, list[LeaseRecord]] = defaultdict(list)
+    for lease in leases.values():
+        for uuid in lease.uuids:
+            on[uuid].append(lease)
+    yield from _leases(snapshot, leases)
+    yield from _cards(snapshot, on)
+    yield from _reservations(snapshot)
+    yield from _queue(snapshot, leases)
+    yield from _tenants(snapshot, leases.values())
+    yield from _hosts(snapshot, leases.values())
+    yield from _deadlines(snapshot)
+
+
+def _unlike(
+    key: str, says: Mapping[str, object], should: Mapping[str, object], what: str = "", *, cards: bool = False
+) -> Iterator[Difference]:
+    """The members of a hash or index that are not what they should be."""
+    for name in sorted({*says, *should}):
+        one, other = _text(says.get(name)), _text(should.get(name))
+        if one != other:
+            yield Difference(f"{what}{name}", key, one, other, name if cards else None)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _leases(snapshot: Snapshot, leases: Mapping[str, LeaseRecord]) -> Iterator[Difference]:
+    keys = snapshot.keys
+    index = snapshot.index(keys.leases)
+    # A reclaiming lease stands at the end of its lock delay, which nothing else says.
+    ends = {
+        one.id: float(one.expires_at) if one.state != "reclaiming" else index.get(one.id, 0.0)
+        for one in leases.values()
+    }
+    yield from _unlike(keys.leases, index, ends)
+    for lease in leases.values():
+        for uuid in lease.uuids:
+            if keys.gpu(uuid) not in snapshot.hashes:
+                yield Difference("gpu_uuids", keys.lease(lease.id), uuid, "a GPU that the pool knows", uuid)
+
+
+def _cards(snapshot: Snapshot, on: Mapping[str, list[LeaseRecord]]) -> Iterator[Difference]:
+    keys = snapshot.keys
+    cards = snapshot.named(keys.gpu(""))
+    yield from _unlike(keys.gpus, dict.fromkeys(snapshot.sets[keys.gpus], "known"), dict.fromkeys(cards, "known"))
+    free: dict[str, float] = {}
+    kept: dict[str, float] = {}
+    by_class: dict[str, dict[str, float]] = defaultdict(dict)
+    for uuid, fields in cards.items():
+        leased, budget = sum(lease.memory_bytes for lease in on.get(uuid, ())), _number(fields, "budget_bytes")
+        should: dict[str, object] = {
+            "leased_bytes": leased, "free_bytes": max(0, budget - leased), "short_bytes": max(0, leased - budget),
+        }  # fmt: skip
+        should |= {f"lease:{lease.id}": lease.memory_bytes for lease in on.get(uuid, ())}
+        says = {name: fields[name] for name in fields if name in should or name.startswith("lease:")}
+        for difference in _unlike(keys.gpu(uuid), says, should):
+            if not (difference.kind == "short_bytes" and (difference.says, difference.should_be) == (ABSENT, "0")):
+                yield Difference(difference.kind, difference.key, difference.says, difference.should_be, uuid)
+        if fields.get("reserved_for"):
+            kept[uuid] = float(max(0, budget - leased))
+        elif fields.get("state") in _LENDS and fields.get("drained") != "1" and budget > leased:
+            free[uuid] = by_class[fields.get("class", "")][uuid] = float(budget - leased)
+    yield from _unlike(keys.free, snapshot.index(keys.free), free, cards=True)
+    yield from _unlike(keys.reserved, snapshot.index(keys.reserved), kept, cards=True)
+    capacity = {uuid: float(_number(fields, "capacity_bytes")) for uuid, fields in cards.items()}
+    yield from _unlike(keys.capacity, snapshot.index(keys.capacity), capacity, cards=True)
+    yield from _classes(snapshot, cards, by_class)
+    yield from _unlike(keys.wide, snapshot.index(keys.wide), _wide(snapshot, cards, free))
+    yield from _freshness(snapshot, cards)
+
+
+def _number(fields: Mapping[str, str], name: str) -> int:
+    return int(fields.get(name) or 0)
+
+
+def _classes(
+    snapshot: Snapshot, cards: Mapping[str, Mapping[str, str]], by_class: Mapping[str, Mapping[str, float]]
+) -> Iterator[Difference]:
+    keys = snapshot.keys
+    counts = Counter(fields["class"] for fields in cards.values() if fields.get("class"))
+    yield from _unlike(keys.classes, snapshot.hashes.get(keys.classes, {}), counts)
+    offered = {key.removeprefix(keys.free_of("")) for key in snapshot.sorted_sets if key.startswith(keys.free_of(""))}
+    for name in sorted(offered | set(by_class)):
+        if name:
+            index = snapshot.index(keys.free_of(name))
+            yield from _unlike(keys.free_of(name), index, by_class.get(name, {}), cards=True)
+
+
+def _wide(snapshot: Snapshot, cards: Mapping[str, Mapping[str, str]], free: Mapping[str, float]) -> dict[str, float]:
+    """For each host and each number of cards: how much is free on so many of them."""
+    should: dict[str, float] = {}
+    for host, fields in snapshot.named(snapshot.keys.host("")).items():
+        own = [uuid for uuid in fields.get("gpus", "").split() if cards.get(uuid, {}).get("host") == host]
+        most = sorted((free[uuid] for uuid in own if uuid in free), reverse=True)
+        should |= {f"{host}#{k}": float(k * _SPAN + most[k - 1]) for k in range(2, min(_WIDEST, len(most)) + 1)}
+    return should
+
+
+def _freshness(snapshot: Snapshot, cards: Mapping[str, Mapping[str, str]]) -> Iterator[Difference]:
+    """A card that lends must have a time at which its sample is too old; a closed one need not."""
+    keys = snapshot.keys
+    index = snapshot.index(keys.fresh)
+    should = {
+        uuid: float(_number(fields, "fresh_until"))
+        for uuid, fields in cards.items()
+        if uuid in index or fields.get("state") != State.UNAVAILABLE
+    }
+    yield from _unlike(keys.fresh, index, should, cards=True)
+
+
+def _reservations(snapshot: Snapshot) -> Iterator[Difference]:
+    """What cards say of whom they are kept for, and what waiters say of cards that are kept for them."""
+    keys = snapshot.keys
+    waiters, cards = snapshot.named(keys.waiter("")), snapshot.named(keys.gpu(""))
+    says = {uuid: fields["reserved_for"] for uuid, fields in cards.items() if fields.get("reserved_for")}
+    should = {
+        uuid: waiter_id
+        for waiter_id, fields in waiters.items()
+        for uuid in fields.get("reserved_gpus", "").split(",")
+        if uuid
+    }
+    for uuid in sorted({*says, *should}):
+        if says.get(uuid) != should.get(uuid):
+            yield Difference("reserved_for", keys.gpu(uuid), says.get(uuid, ABSENT), should.get(uuid, ABSENT), uuid)
+
+
+def _queue(snapshot: Snapshot, leases: Mapping[str, LeaseRecord]) -> Iterator[Difference]:
+    keys = snapshot.keys
+    waiters, queue = snapshot.named(keys.waiter("")), snapshot.index(keys.waiters)
+    yield from _unlike(keys.waiters, dict.fromkeys(queue, "queued"), dict.fromkeys(waiters, "queued"))
+    deadlines = {one: float(_number(fields, "deadline")) for one, fields in waiters.items()}
+    yield from _unlike(keys.waiting, snapshot.index(keys.waiting), deadlines)
+    counted = _number(snapshot.hashes.get(keys.ledger, {}), "queued")
+    if counted != len(queue):
+        yield Difference("queued", keys.ledger, str(counted), str(len(queue)))
+    standing: dict[str, dict[str, float]] = defaultdict(dict)
+    for one, fields in waiters.items():
+        if one in queue:
+            standing[fields.get("line", "")][one] = queue[one]
+            priority, stands = _number(fields, "priority"), -int(queue[one] // _ARRIVALS)
+            if priority != stands:
+                yield Difference(f"priority of {one}", keys.waiters, str(stands), str(priority))
+        grows = fields.get("grows")
+        if grows and (grows not in leases or one != f"{grows}+"):
+            yield Difference("grows", keys.waiter(one), grows, "a lease, named as the waiter is but for its '+'")
+    yield from _lines(snapshot, standing)
+
+
+def _lines(snapshot: Snapshot, standing: Mapping[str, Mapping[str, float]]) -> Iterator[Difference]:
+    """Each waiter in exactly its line, each line in its group by its first waiter."""
+    keys = snapshot.keys
+    names = {key.removeprefix(keys.line("")) for key in snapshot.sorted_sets if key.startswith(keys.line(""))}
+    for name in sorted(names | set(standing)):
+        yield from _unlike(keys.line(name), snapshot.index(keys.line(name)), standing.get(name, {}))
+    heads: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, members in standing.items():
+        heads[name.partition("|")[0]][name] = min(members.values())
+    groups = {key.removeprefix(keys.lines("")) for key in snapshot.sorted_sets if key.startswith(keys.lines(""))}
+    for group in sorted(groups | set(heads)):
+        yield from _unlike(keys.lines(group), snapshot.index(keys.lines(group)), heads.get(group, {}))
+    selecting = [group for group in heads if group.startswith("sel:")]
+    yield from _unlike(
+        keys.groups, dict.fromkeys(snapshot.sets[keys.groups], "a group"), dict.fromkeys(selecting, "a group")
+    )
+
+
+def _tenants(snapshot: Snapshot, leases: Iterable[LeaseRecord]) -> Iterator[Difference]:
+    keys = snapshot.keys
+    sums = Counter[str]()
     for lease in leases:
-        on[lease.gpu_uuids].append(lease)
-        end = client.zscore(keys.leases, lease.id)
-        if lease.state != "reclaiming" and end != lease.expires_at:
-            found.append(f"lease {lease.id} ends at {lease.expires_at}, the index says {end}")
-    offered: Any = client.zrange(keys.free, 0, -1, withscores=True)
-    free: dict[str, float] = dict(offered)
-    for uuid, fields in gpus.items():
-        gpu = Gpu.from_hash(fields)
-        found += _gpu_differences(gpu, on[uuid], free.pop(uuid, None))
-        if {name.removeprefix("lease:") for name in fields if name.startswith("lease:")} != {
-            one.id for one in on[uuid]
-        }:
-            found.append(f"GPU {uuid}: the leases it names differ from those that name it")
-    found += [f"GPU {uuid} is offered but not known" for uuid in free]
-    found += _deadline_differences(broker)
-    waiting = set(client.zrange(keys.waiting, 0, -1))
-    queued = set(client.zrange(keys.waiters, 0, -1))
-    if waiting != queued or {waiter.id for waiter in broker.waiters()} != queued:
-        found.append(f"waiters differ: queue {sorted(queued)}, deadlines {sorted(waiting)}")
-    return found
+        sums[lease.tenant] += lease.total_bytes
+    hashes = snapshot.named(keys.tenant(""))
+    for name in sorted({*hashes, *sums}):
+        says = _number(hashes.get(name, {}), "leased_bytes")
+        if says != sums[name]:
+            yield Difference("leased_bytes", keys.tenant(name), str(says), str(sums[name]))
+    named = dict.fromkeys(snapshot.sets[keys.tenants], "a tenant")
+    yield from _unlike(keys.tenants, named, dict.fromkeys(hashes, "a tenant"))
 
 
-def _deadline_differences(broker: Broker) -> list[str]:
-    """Deadlines that would be missed: one before the ledger's soonest, or of a lease that is not there."""
-    keys, client = broker.keys, broker.redis
-    soonest = int(client.hget(keys.ledger, "soonest") or 0)
-    found = []
-    for index in (keys.leases, keys.waiting, keys.fresh):
-        first: Any = client.zrange(index, 0, 0, withscores=True)
-        if first and first[0][1] < soonest:
-            found.append(f"{index}: {first[0][0]} is due at {first[0][1]:.0f}, before the ledger's soonest {soonest}")
-    ids: Any = client.zrange(keys.leases, 0, -1)
-    found += [f"lease {one} has a deadline and no hash" for one in ids if not client.exists(keys.lease(one))]
-    return found
+def _hosts(snapshot: Snapshot, leases: Iterable[LeaseRecord]) -> Iterator[Difference]:
+    keys = snapshot.keys
+    memory, cpus = Counter[str](), Counter[str]()
+    for lease in leases:
+        memory[lease.host] += lease.host_memory_bytes
+        cpus[lease.host] += lease.cpus_milli
+    hashes = snapshot.named(keys.host(""))
+    for name in sorted({*hashes, *(host for host in memory if memory[host] or cpus[host])}):
+        for what, should in (("leased_memory_bytes", memory[name]), ("leased_cpus_milli", cpus[name])):
+            says = _number(hashes.get(name, {}), what)
+            if says != should:
+                yield Difference(what, keys.host(name), str(says), str(should))
+    for uuid, fields in snapshot.named(keys.gpu("")).items():
+        by = set(filter(None, fields.get("drained_by", "").split(",")))
+        if fields.get("host") in hashes:
+            by = by - {"host"} | ({"host"} if hashes[fields["host"]].get("drained") == "1" else set())
+        says_by = fields.get("drained_by", "")
+        if set(filter(None, says_by.split(","))) != by:
+            yield Difference("drained_by", keys.gpu(uuid), says_by or ABSENT, ",".join(sorted(by)) or ABSENT, uuid)
+        if fields.get("drained", "0") != ("1" if by else "0"):
+            yield Difference("drained", keys.gpu(uuid), fields.get("drained", ABSENT), "1" if by else "0", uuid)
 
 
-def _gpu_differences(gpu: Gpu, leases: list[LeaseRecord], offered: float | None) -> list[str]:
-    found = []
-    leased = sum(lease.memory_bytes for lease in leases)
-    if gpu.leased_bytes != leased:
-        found.append(f"GPU {gpu.uuid}: leased_bytes {gpu.leased_bytes}, its leases hold {leased}")
-    free = max(0, gpu.budget_bytes - leased)
-    if gpu.free_bytes != free:
-        found.append(f"GPU {gpu.uuid}: free_bytes {gpu.free_bytes}, it should be {free}")
-    lends = gpu.state not in (State.CRITICAL, State.UNAVAILABLE) and not gpu.drained
-    expected = free if lends and free > 0 else None
-    if offered != expected:
-        found.append(f"GPU {gpu.uuid}: offered with {offered} bytes, it should be {expected}")
-    return found
-
-
-def _gpu_hashes(broker: Broker) -> plans.Plan[list[dict[str, str]]]:
-    (uuids,) = yield [("SMEMBERS", broker.keys.gpus)]
-    replies = yield [("HGETALL", broker.keys.gpu(uuid)) for uuid in uuids]
-    return [reply for reply in replies if reply]
+def _deadlines(snapshot: Snapshot) -> Iterator[Difference]:
+    """A deadline before the ledger's soonest would be missed."""
+    keys = snapshot.keys
+    soonest = float(snapshot.hashes.get(keys.ledger, {}).get("soonest") or 0)
+    for key in (keys.leases, keys.waiting, keys.fresh):
+        first = min(snapshot.index(key).values(), default=None)
+        if first is not None and first < soonest:
+            yield Difference("soonest", keys.ledger, f"{soonest:.0f}", f"at most {first:.0f}, the first of {key}")

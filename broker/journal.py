@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from broker.errors import InvalidRequest, PoolUnavailable
 
 if TYPE_CHECKING:
-    from broker.client import Broker
     from broker.models import Event
+    from broker.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ STATE_KINDS = {
 }
 JOURNAL_KINDS = frozenset({
     "granted", "claimed", "queued", "released", "expired", "reclaimed", "unclaimed", "cancelled", "dropped", "state",
-    "short", "joined", "left", "drained", "undrained", "config", "clock", "epoch",
+    "short", "joined", "left", "drained", "undrained", "config", "clock", "epoch", "resized", "revoked", "reserved",
+    "unreserved", "registered", "adopted", "tenant", "repaired", "late",
 })  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def matches(kind: str, event: Event) -> bool:
 class Subscription:
     """A thread that follows the journal from now on and calls back, until stopped."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Views) -> None:
         """Remember the broker; the thread starts with the first callback."""
         self._broker = broker
         self._callbacks: list[tuple[str, Callable[[Event], None]]] = []

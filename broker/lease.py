@@ -11,15 +11,21 @@ from broker.units import MIB
 
 if TYPE_CHECKING:
     from broker.aio import AsyncBroker
-    from broker.calls import Granted
+    from broker.calls import Claim, Granted, Renewal
     from broker.client import Broker
 
 #: What the CUDA context and the driver take of a process's share before its first tensor; 300 to 500 MB were seen.
 CONTEXT_BYTES = 500 * MIB
 
+#: The longest time between two renewals that a holder's helper leaves.
+RENEWAL_MOST_SECONDS = 5.0
+
 
 class LeaseFacts:
-    """What a lease is, whoever waits for the replies. Bytes; times in milliseconds of Redis's clock."""
+    """What a lease is, whoever waits for the replies. Times in milliseconds of Redis's clock.
+
+    ``memory_bytes`` are of each of its GPUs.
+    """
 
     def __init__(self, granted: Granted, asked: float | None = None) -> None:
         """Hold what the ledger granted. ``asked``: this process's monotonic clock before it asked, unless just now."""
@@ -31,6 +37,12 @@ class LeaseFacts:
         self.ttl_ms = granted.ttl_ms
         self.expires_at = granted.expires_at
         self.waited_ms = granted.waited_ms
+        #: Which alternative of the request was granted, 1 the first.
+        self.choice = granted.choice
+        #: What the ledger is told if it lost this lease (law 11); ``None`` where it is not known.
+        self.claim = granted.claim
+        #: By when the holder was asked to end the lease, in ms of Redis's clock; ``None`` unless it was revoked.
+        self.revoke_at: int | None = None
         self._lost = False
         self._released = False
         # Its time counts from before the question, and from the grant if that was earlier: a replay is old news.
@@ -77,9 +89,19 @@ class LeaseFacts:
         """The moment from which a renewal's TTL counts for the holder: before it was sent, to be safe."""
         return time.monotonic()
 
-    def _renewed(self, asked: float, expires_at: int) -> None:
+    def _renewed(self, asked: float, renewal: Renewal, ttl: float | None) -> int:
         self._confirmed = asked
-        self.expires_at = expires_at
+        self.expires_at, self.revoke_at = renewal.expires_at, renewal.revoke_at or None
+        if ttl is not None:
+            self._resized(claim=None if self.claim is None else self.claim.changed(ttl_ms=round(ttl * 1000)))
+            self.ttl_ms = round(ttl * 1000)
+        return self.expires_at
+
+    def _resized(self, *, memory_bytes: int | None = None, claim: Claim | None = None) -> None:
+        if memory_bytes is not None:
+            self.memory_bytes = memory_bytes
+            claim = None if self.claim is None else self.claim.changed(memory_bytes=memory_bytes)
+        self.claim = claim
 
     def _failed(self, error: BrokerError) -> None:
         if isinstance(error, (LeaseLost, StaleToken, LeaseNotFound)):
@@ -102,19 +124,32 @@ class Lease(LeaseFacts):
     def renew(self, ttl: float | None = None) -> int:
         """Put the end off to one TTL from now; ``ttl`` in seconds changes it for good. Returns the new end in ms.
 
+        A revoked lease is put off to its deadline at most, see ``revoke_at``. A ledger that lost the lease is told of it.
+
         Raises:
             LeaseLost: its time was over before. StaleToken: another holds it. LeaseNotFound: the ledger forgot it.
             PoolUnavailable: Redis cannot be reached; the lease lives on until its end.
         """
         asked = self._asked()
         try:
-            self._renewed(asked, self._broker.renew(self.id, self.token, ttl))
+            return self._renewed(asked, self._broker.prolong(self.id, self.token, ttl, self.claim), ttl)
         except BrokerError as error:
             self._failed(error)
             raise
-        if ttl is not None:
-            self.ttl_ms = round(ttl * 1000)
-        return self.expires_at
+
+    def resize(self, memory: int | str, wait: float = 0) -> int:
+        """Have ``memory`` of each GPU from now on; growing waits up to ``wait`` seconds. Returns the bytes it has.
+
+        Raises:
+            InsufficientMemory: no room to grow before ``wait`` ran out; it keeps what it had. ImpossibleRequest.
+            LeaseLost, StaleToken, LeaseNotFound: it is not ours any more. PoolUnavailable.
+        """
+        try:
+            self._resized(memory_bytes=self._broker.resize(self.id, self.token, memory, wait))
+        except BrokerError as error:
+            self._failed(error)
+            raise
+        return self.memory_bytes
 
     def release(self) -> bool:
         """End the lease and give its bytes back. True if it was still ours; False if its time had passed.
@@ -144,13 +179,19 @@ class AsyncLease(LeaseFacts):
         """As ``Lease.renew``."""
         asked = self._asked()
         try:
-            self._renewed(asked, await self._broker.renew(self.id, self.token, ttl))
+            return self._renewed(asked, await self._broker.prolong(self.id, self.token, ttl, self.claim), ttl)
         except BrokerError as error:
             self._failed(error)
             raise
-        if ttl is not None:
-            self.ttl_ms = round(ttl * 1000)
-        return self.expires_at
+
+    async def resize(self, memory: int | str, wait: float = 0) -> int:
+        """As ``Lease.resize``."""
+        try:
+            self._resized(memory_bytes=await self._broker.resize(self.id, self.token, memory, wait))
+        except BrokerError as error:
+            self._failed(error)
+            raise
+        return self.memory_bytes
 
     async def release(self) -> bool:
         """As ``Lease.release``."""
@@ -164,7 +205,9 @@ class AsyncLease(LeaseFacts):
 
 
 class Renewer:
-    """Renews a lease from a thread, three times a TTL, until stopped or lost.
+    """Renews a lease from a thread, three times a TTL and every five seconds at least, until stopped or lost.
+
+    Seldom would do for the TTL; but a revocation, and a ledger that lost its data, want to be heard of soon.
 
     Note: code that holds the GIL longer than the TTL starves a thread; jobs are renewed from another process, by
     ``worker_hooks``.
@@ -178,7 +221,7 @@ class Renewer:
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._lease.ttl_ms / 3000):
+        while not self._stop.wait(min(self._lease.ttl_ms / 3000, RENEWAL_MOST_SECONDS)):
             try:
                 self._lease.renew()
             except PoolUnavailable:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from broker.units import format_size
 from broker.values import GpuReport, HeldLease, State, Throttle
 
 __all__ = [
     "Event",
+    "FunctionAccount",
     "Gpu",
     "GpuReport",
     "HeldLease",
+    "Host",
     "LeaseRecord",
     "Record",
     "Sample",
     "State",
+    "Tenant",
     "Throttle",
     "Waiter",
 ]
@@ -40,7 +44,8 @@ class Gpu(Record):
     ``state`` and ``speed`` are the worse of temperature and memory, for people and admission;
     ``job_state`` and ``job_speed`` are what a holder reads: temperature and health alone.
     ``capacity_bytes`` is the budget with nothing unmanaged on the card; ``short_bytes`` by how much
-    the leases exceed a budget that shrank under them.
+    the leases exceed a budget that shrank under them. ``gpu_class`` is what requests select by: cards of one
+    class are interchangeable. ``reserved_for`` names the waiter for whom the free bytes gather.
     """
 
     uuid: str
@@ -67,16 +72,33 @@ class Gpu(Record):
     sampled_at: int
     fresh_until: int
     drained: bool
+    drained_by: str = ""
+    gpu_class: str = Field("", validation_alias=AliasChoices("class", "gpu_class"))
+    capability: str = ""
+    mig: str = ""
+    labels: str = ""
+    peers: int = 1
+    reserved_for: str = ""
 
     @property
     def lends(self) -> bool:
         """Whether a grant on this GPU is possible, given room."""
         return self.state not in (State.CRITICAL, State.UNAVAILABLE) and not self.drained
 
+    @property
+    def drained_with_host(self) -> bool:
+        """Whether the card is drained because its host is."""
+        return "host" in self.drained_by.split(",")
+
 
 class LeaseRecord(Record):
-    """One lease as the ledger holds it. ``state`` is ``granted`` (to a waiter that has not
-    claimed it yet), ``active`` or ``reclaiming`` (its time is over, its bytes still count)."""
+    """One lease as the ledger holds it; ``memory_bytes`` on each of its GPUs.
+
+    ``state`` is ``granted`` (to a waiter that has not claimed it yet), ``active`` or ``reclaiming`` (its time is over,
+    its bytes still count). ``choice`` says which of the request's alternatives it is, from 1 on. ``revoke_at`` is when
+    it ends at the latest; ``adopted`` leases stand for a process that had asked nobody, ``registered`` ones came back
+    after the ledger had lost them.
+    """
 
     id: str
     gpu_uuids: str
@@ -93,15 +115,46 @@ class LeaseRecord(Record):
     waited_ms: int = 0
     job_id: str = ""
     pid: int | None = None
+    pid_started: str = ""
     used_bytes: int | None = None
     peak_bytes: int | None = None
+    choice: int = 1
+    function: str = ""
+    host_memory_bytes: int = 0
+    cpus_milli: int = 0
+    revoke_at: int | None = None
+    revoke_reason: str = ""
+    adopted: bool = False
+    registered: bool = False
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """The UUIDs of its GPUs."""
+        return tuple(filter(None, self.gpu_uuids.split(",")))
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it spans."""
+        return len(self.uuids)
+
+    @property
+    def total_bytes(self) -> int:
+        """Its bytes on all its GPUs together."""
+        return self.memory_bytes * self.gpus
 
 
 class Waiter(Record):
-    """One request that waits. ``since`` and ``deadline`` are milliseconds of Redis's clock."""
+    """One request that waits. ``since`` and ``deadline`` are milliseconds of Redis's clock.
+
+    ``asks`` is what it wants, in order of preference, as ``"17179869184,2x8589934592"``; ``memory_bytes`` and ``gpus``
+    are of the first. ``grows`` names the lease that waits to grow; ``line`` where it stands, ``reserved_gpus`` the
+    cards kept for it.
+    """
 
     id: str
     memory_bytes: int
+    gpus: int = 1
+    asks: str = ""
     host: str = ""
     gpu: str = ""
     owner: str
@@ -111,6 +164,118 @@ class Waiter(Record):
     deadline: int
     bypassed: int = 0
     job_id: str = ""
+    labels: str = ""
+    capability: str = ""
+    mig: str = ""
+    placement: str = ""
+    function: str = ""
+    host_memory_bytes: int = 0
+    cpus_milli: int = 0
+    line: str = ""
+    reserved_gpus: str = ""
+    grows: str = ""
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The UUIDs of the cards that are kept for it."""
+        return tuple(filter(None, self.reserved_gpus.split(",")))
+
+    @property
+    def memory(self) -> str:
+        """What it wants as people read it: ``"16.0 GiB or 2x8.0 GiB"``."""
+        return asks_text(self.asks or (f"{self.gpus}x{self.memory_bytes}"))
+
+
+def asks_text(asks: str) -> str:
+    """A request's alternatives as the ledger writes them, as people read them."""
+    told = []
+    for ask in asks.split(","):
+        count, _, size = ask.rpartition("x")
+        told.append(("" if count in ("", "1") else f"{count}x") + format_size(int(size)))
+    return " or ".join(told)
+
+
+class FunctionAccount(Record):
+    """What the ended leases of one function came to: running sums."""
+
+    count: int
+    mib_seconds: int
+    waited_ms: int
+    held_ms: int
+    asked_mib: int
+    peak_mib: int
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The account as a tenant's hash keeps it: six whole numbers."""
+        return cls.model_validate(dict(zip(cls.model_fields, text.split(), strict=True)))
+
+
+class Tenant(Record):
+    """Who shares the pool. Bytes, and ``usage_mib_seconds`` as it stood at ``usage_at``: older use counts less.
+
+    Without a quota ``quota_bytes`` is ``None``. ``functions`` are the accounts of ended leases by function, ``"-"`` for
+    leases that named none.
+    """
+
+    name: str
+    quota_bytes: int | None = None
+    weight: float = 1.0
+    leased_bytes: int = 0
+    usage_mib_seconds: float = 0.0
+    usage_at: int = 0
+    functions: dict[str, FunctionAccount] = {}
+
+    def mean_held_ms(self, function: str = "-") -> float | None:
+        """How long a lease of that function was held on average, else one of any; ``None`` before the first ended."""
+        own = self.functions.get(function)
+        if own is not None and own.count:
+            return own.held_ms / own.count
+        count = sum(account.count for account in self.functions.values())
+        return sum(account.held_ms for account in self.functions.values()) / count if count else None
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> Self:
+        """The tenant of its hash, to which ``name`` was added."""
+        return cls(
+            name=fields["name"],
+            quota_bytes=int(fields.get("quota_bytes") or 0) or None,
+            weight=int(fields.get("weight_milli") or 1000) / 1000,
+            leased_bytes=int(fields.get("leased_bytes") or 0),
+            usage_mib_seconds=float(fields.get("usage") or 0),
+            usage_at=int(fields.get("usage_at") or 0),
+            functions={
+                name.removeprefix("f:"): FunctionAccount.from_text(text)
+                for name, text in sorted(fields.items())
+                if name.startswith("f:")
+            },
+        )
+
+
+class Host(Record):
+    """One machine as its agent told it; memory and processors are ``None`` where the agent did not tell."""
+
+    host: str
+    state: str = ""
+    reason: str = ""
+    source: str = ""
+    gpus: str = ""
+    sampled_at: int = 0
+    fresh_until: int = 0
+    memory_bytes: int | None = None
+    cpus_milli: int | None = None
+    leased_memory_bytes: int = 0
+    leased_cpus_milli: int = 0
+    drained: bool = False
+    labels: str = ""
+    epoch: int | None = None
+    life: str = ""
+    sequence: int | None = None
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """The UUIDs of its GPUs."""
+        return tuple(self.gpus.split())
 
 
 class Event(Record):

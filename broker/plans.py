@@ -15,7 +15,7 @@ from broker.values import HeldLease, State, Throttle
 
 if TYPE_CHECKING:
     from broker.ledger.keys import Keys
-    from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
+    from broker.models import Event, Gpu, LeaseRecord, Sample, Tenant, Waiter
     from broker.thresholds import Thresholds
 
 T = TypeVar("T")
@@ -63,7 +63,17 @@ def abandoned(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
         for command in (("GET", keys.ended(one)), ("EXISTS", keys.lease(one), keys.waiter(one)))
     ]
     told = zip(names, replies[::2], replies[1::2], strict=True)
-    return [one for one, how, there in told if how and how.endswith((" expired", " dropped")) and not there]
+    return [one for one, how, there in told if how and how.split()[1] in ("expired", "dropped") and not there]
+
+
+def tenants(keys: Keys) -> Plan[list[Tenant]]:
+    """Every tenant, by name."""
+    from broker.models import Tenant
+
+    (names,) = yield [("SMEMBERS", keys.tenants)]
+    listed = sorted(names)
+    found = yield from _hashes([keys.tenant(name) for name in listed])
+    return [Tenant.from_hash({"name": name, **fields}) for name, fields in zip(listed, found, strict=True)]
 
 
 def waiters(keys: Keys) -> Plan[list[Waiter]]:

@@ -38,12 +38,21 @@ class Thresholds(BaseModel):
         5.0, ge=0, le=3600, description="lock delay: seconds that an expired lease's bytes still count"
     )
     claim_seconds: float = Field(10.0, ge=1, le=3600, description="seconds a waiter has to claim its grant")
-    waiter_seconds: float = Field(15.0, ge=1, le=3600, description="seconds after which a silent waiter is dropped")
+    waiter_seconds: float = Field(30.0, ge=1, le=3600, description="seconds after which a silent waiter is dropped")
     waiters_max: int = Field(10_000, ge=1, le=_COUNT_MAX, description="waiters in the queue; one more is refused")
     bypass_max: int = Field(
         64, ge=0, le=_COUNT_MAX, description="grants that may pass the first waiter before it blocks"
     )
-    grace_seconds: float = Field(15.0, ge=0, le=3600, description="seconds without expiry after the clock made a step")
+    grace_seconds: float = Field(
+        15.0, ge=0, le=3600, description="seconds without expiry after the clock made a step, or data was lost"
+    )
+    preempt: int = Field(0, ge=0, le=1, description="1: a queued request may revoke leases of lower priority")
+    preempt_grace_seconds: float = Field(
+        30.0, ge=0, le=86400, description="seconds that a holder has to end when it is preempted"
+    )
+    usage_half_life_seconds: float = Field(
+        3600.0, ge=1, le=31_536_000, description="seconds after which a tenant's use counts half"
+    )
     events_max: int = Field(20_000, ge=100, le=_COUNT_MAX, description="journal entries kept, about")
 
     @model_validator(mode="after")

@@ -21,16 +21,14 @@ for _power, _letter in enumerate("KMGT", start=1):
     _FACTORS[_letter] = _FACTORS[_letter + "IB"] = 1 << (10 * _power)
     _FACTORS[_letter + "B"] = 1000**_power
 _SIZE = re.compile(r"(?P<number>[0-9]{1,16}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]i?B?|B)?", re.IGNORECASE | re.ASCII)
-_SIZE_ALLOWED = (
-    f'a positive size such as "6GiB", "512MiB", "6GB" or a whole number of bytes, at most {MAX_MEMORY_BYTES}'
-)
+_SIZE_ALLOWED = 'a positive size such as "6GiB", "512MiB", "6GB" or a whole number of bytes'
 
 
-def parse_size(value: int | str, field: str = "memory") -> int:
+def parse_size(value: int | str, field: str = "memory", most: int = MAX_MEMORY_BYTES) -> int:
     """Bytes from ``6442450944``, ``"6GiB"``, ``"6G"`` (binary) or ``"6GB"`` (decimal).
 
     Raises:
-        InvalidRequest: not such a size, below 1 byte or above ``MAX_MEMORY_BYTES``.
+        InvalidRequest: not such a size, below 1 byte or above ``most``.
     """
     size = 0
     if isinstance(value, str):
@@ -39,8 +37,8 @@ def parse_size(value: int | str, field: str = "memory") -> int:
             size = int(float(match["number"]) * _FACTORS[(match["unit"] or "").upper()])
     elif isinstance(value, int) and not isinstance(value, bool):
         size = value
-    if not 1 <= size <= MAX_MEMORY_BYTES:
-        raise InvalidRequest(field, value, _SIZE_ALLOWED)
+    if not 1 <= size <= most:
+        raise InvalidRequest(field, value, f"{_SIZE_ALLOWED}, at most {most}")
     return size
 
 
@@ -51,14 +49,14 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes / MIB:.0f} MiB"
 
 
-def parse_seconds(value: float, field: str, *, least: float, most: float) -> int:
-    """Milliseconds from a number of seconds between ``least`` and ``most``.
+def parse_seconds(value: float, field: str, *, least: float, most: float, unit: str = "seconds") -> int:
+    """Thousandths, milliseconds for instance, from a number between ``least`` and ``most``.
 
     Raises:
         InvalidRequest: not a finite number, or outside the bounds.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InvalidRequest(field, value, f"a number of seconds from {least:g} to {most:g}")
+        raise InvalidRequest(field, value, f"a number of {unit} from {least:g} to {most:g}")
     if not least <= value <= most:
-        raise InvalidRequest(field, value, f"from {least:g} to {most:g} seconds")
+        raise InvalidRequest(field, value, f"from {least:g} to {most:g} {unit}")
     return round(value * 1000)

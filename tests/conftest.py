@@ -1,4 +1,4 @@
-"""A real server for every test that asks for one, flushed; the ledger's sums are checked after each."""
+"""A real server for every test that asks for one, flushed; ledger and journal are held against the laws after each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from broker import Broker
+from broker.audit import Audit
 from broker.embedded import EmbeddedServer
 from broker.fsck import differences
 from broker.publish import Publisher
@@ -24,13 +25,23 @@ def redis_server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 def redis_url(redis_server: EmbeddedServer) -> Iterator[str]:
-    """The server's URL, with nothing in it; whatever pools the test leaves behind must add up."""
+    """The server's URL, with nothing in it; whatever pools the test leaves behind must add up and be lawful."""
     with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
         client.flushall()
         yield redis_server.url
         pools = {name.split("{")[1].split("}")[0] for name in client.keys("gpubroker:{*}:ledger")}
-        found = {pool: differences(Broker(client, pool=pool)) for pool in pools}
+        found = {pool: wrongs(Broker(client, pool=pool)) for pool in pools}
         assert not any(found.values()), found
+
+
+def wrongs(broker: Broker) -> list[str]:
+    """What does not add up in a pool, and the laws that its journal says were broken."""
+    account, after = Audit(), "0"
+    while page := broker.events(after, count=5000):
+        for event in page:
+            account.add(event)
+        after = page[-1].stream_id
+    return differences(broker) + account.violations
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Admission:
         """
         asked = time.monotonic()
         stay = asked < self._ends
-        answer = calls.read_acquire(self._broker.call("acquire", *self._request.argv, int(stay)), self._request)
+        answer = calls.read_acquire(self._broker.call("acquire", *self._request.asking(stay)), self._request)
         return None if isinstance(answer, Waiting) else Lease(self._broker, answer, asked)
 
     def sleep(self) -> None:
@@ -78,7 +78,7 @@ class Admission:
     def withdraw(self) -> None:
         """Leave nothing behind: no waiter, no grant, no lease. Without Redis the ledger drops them by itself."""
         try:
-            if not self._broker.cancel(self._request.id):
+            if self._broker.call("cancel", self._request.id, self._request.nonce) == "claimed":
                 held = self._broker.get(self._request.id)
                 if held is not None:
                     self._broker.release(held.id, held.token)

@@ -187,7 +187,8 @@ def _kept(lease: Lease, view: JobLease) -> Iterator[None]:
     try:
         settings = Settings()
         url, ttl = settings.redis_url.get_secret_value(), lease.ttl_ms / 1000
-        keeper = Keeper(Errand(url, settings.pool, lease.id, lease.token, ttl, os.getpid(), in_main_thread))
+        claim = lease.claim.argv if lease.claim is not None else ()
+        keeper = Keeper(Errand(url, settings.pool, lease.id, lease.token, ttl, os.getpid(), in_main_thread, claim))
         try:
             yield
         finally:

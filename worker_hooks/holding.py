@@ -7,7 +7,7 @@ import time
 
 import redis
 
-from broker.calls import Granted
+from broker.calls import Granted, epoch_of
 from broker.client import get_broker
 from broker.errors import BrokerError
 from broker.lease import Lease
@@ -46,11 +46,13 @@ class JobLease(Lease):
     def _is_over(self, asked: float) -> bool:
         """The ledger's word; from one that cannot be reached, nobody can have renewed the lease either."""
         try:
-            found = self._broker.redis.hmget(self._broker.keys.lease(self.id), "token", "state")
-        except redis.RedisError:
+            token, state = self._broker.redis.hmget(self._broker.keys.lease(self.id), "token", "state")
+            forgotten = token is None and self._broker.epoch() > epoch_of(self.token)
+        except (redis.RedisError, BrokerError):
+            forgotten = True
+        if forgotten:  # a ledger that lost its data: who renews the lease tells it; until then its time runs on
             return self.ttl_ms > 0 and time.monotonic() - self._heard_at > self.ttl_ms / 1000
         self._heard_at = asked
-        token, state = found
         return token != str(self.token) or state == "reclaiming"
 
     def release(self) -> bool:

@@ -17,8 +17,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+from broker.calls import Claim
 from broker.client import Broker
 from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
+from broker.lease import RENEWAL_MOST_SECONDS
 
 #: How the job hears that its lease is over. Ignored by a process that expects nothing, so it can harm nobody.
 LOST_SIGNAL = signal.SIGURG
@@ -35,6 +37,8 @@ class Errand:
     ttl: float
     pid: int
     signal_pid: bool
+    #: What a ledger that lost the lease is told: see ``broker.calls.Claim``.
+    claim: tuple[str | int, ...] = ()
 
 
 class Keeper:
@@ -71,14 +75,15 @@ def keep(errand: Errand, lifeline: int) -> None:
     job = _pidfd(errand.pid)
     broker = Broker.from_url(errand.url, pool=errand.pool)
     watched = [lifeline] if job is None else [lifeline, job]
-    # Closer than three times a TTL, since the start took a part of the first one.
-    every = errand.ttl / 5
+    # Closer than three times a TTL, since the start took a part of the first one; and a revocation is to be heard soon.
+    every = min(errand.ttl / 5, RENEWAL_MOST_SECONDS)
+    claim = Claim(tuple(errand.claim)) if errand.claim else None
     due = confirmed = time.monotonic()
     while not select.select(watched, [], [], max(0.0, due - time.monotonic()))[0]:
         asked = time.monotonic()
         due, lost = asked + every, False
         try:
-            broker.renew(errand.lease_id, errand.token)
+            broker.prolong(errand.lease_id, errand.token, claim=claim)
             confirmed = asked
         except PoolUnavailable:
             lost = time.monotonic() - confirmed > errand.ttl  # until then the lease lives on

@@ -84,8 +84,7 @@ class GpuRequest:
 
     def ask(self, lease_id: str, *, job_id: str = "", pid: int | None = None) -> calls.Ask:
         """The request on this host's cards, under a name."""
-        return calls.ask(self.memory_bytes, **self.arguments(lease_id, job_id=job_id, pid=pid), gpus=1,
-                         placement="pack", token=None, owner=None)  # fmt: skip
+        return calls.ask(self.memory_bytes, **self.arguments(lease_id, job_id=job_id, pid=pid))
 
     def arguments(self, lease_id: str, *, job_id: str = "", pid: int | None = None) -> dict[str, Any]:
         """What ``Broker.acquire`` takes beside the memory."""

@@ -1,4 +1,4 @@
-"""`gpubroker drain` and `undrain`: take a GPU out of service, and back."""
+"""`gpubroker drain` and `undrain`: take a GPU or a whole host out of service, and back."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ from broker.cli.options import broker_from, pool_options
 
 
 @click.command()
-@click.argument("uuid")
+@click.argument("gpu", required=False)
+@click.option("--host", help="Every GPU of this host instead, also those that are still to come.")
 @pool_options
-def drain(uuid: str, redis_url: str, pool: str) -> None:
+def drain(gpu: str | None, host: str | None, redis_url: str, pool: str) -> None:
     """Grant nothing more on the GPU of this UUID; running leases stay."""
-    broker_from(redis_url, pool).drain(uuid)
-    click.echo(f"drained {uuid}")
+    _require_one(gpu, host)
+    broker_from(redis_url, pool).drain(gpu, host=host)
+    click.echo(f"drained {gpu or host}")
 
 
 @click.command()
-@click.argument("uuid")
+@click.argument("gpu", required=False)
+@click.option("--host", help="A host instead; its GPUs that are drained themselves stay so.")
 @pool_options
-def undrain(uuid: str, redis_url: str, pool: str) -> None:
+def undrain(gpu: str | None, host: str | None, redis_url: str, pool: str) -> None:
     """Grant on the GPU of this UUID again."""
-    broker_from(redis_url, pool).undrain(uuid)
-    click.echo(f"undrained {uuid}")
+    _require_one(gpu, host)
+    broker_from(redis_url, pool).undrain(gpu, host=host)
+    click.echo(f"undrained {gpu or host}")
+
+
+def _require_one(gpu: str | None, host: str | None) -> None:
+    if (gpu is None) == (host is None):
+        raise click.UsageError("name either a GPU or a --host")

@@ -1,12 +1,24 @@
-"""`gpubroker acquire`, `renew` and `release`: a lease from the shell."""
+"""`gpubroker acquire`, `renew`, `resize` and `release`: a lease from the shell."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import (
+    alternatives,
+    broker_from,
+    json_option,
+    pool_options,
+    print_facts,
+    print_json,
+    request_options,
+)
+
+if TYPE_CHECKING:
+    from broker.lease import Lease
 
 
 @click.command()
@@ -14,9 +26,7 @@ from broker.cli.options import broker_from, json_option, pool_options, print_jso
 @click.option("--ttl", type=float, default=30.0, show_default=True, help="Seconds until it ends unless renewed.")
 @click.option("--wait", type=float, default=0.0, show_default=True, help="Seconds to wait for room.")
 @click.option("--lease-id", help="Its name; the same name and request again take nothing twice.")
-@click.option("--host", help="Only on this host.")
-@click.option("--gpu", help="Only on the GPU of this UUID.")
-@click.option("--priority", type=int, default=0, show_default=True, help="A higher one waits in front.")
+@request_options
 @pool_options
 @json_option
 def acquire(
@@ -24,33 +34,34 @@ def acquire(
     ttl: float,
     wait: float,
     lease_id: str | None,
-    host: str | None,
-    gpu: str | None,
-    priority: int,
+    request: dict[str, Any],
     redis_url: str,
     pool: str,
     as_json: bool,
 ) -> None:
-    """Borrow MEMORY (such as 4GiB) of one GPU and print the lease: `gpubroker release ID TOKEN` ends it."""
+    """Borrow MEMORY (such as 4GiB) of one GPU and print the lease: `gpubroker release ID TOKEN` ends it.
+
+    2x8GiB is 8 GiB of each of two GPUs of one host; 16GiB,2x8GiB takes the first of the two that there is room for.
+    """
     broker = broker_from(redis_url, pool)
-    lease = broker.acquire(
-        memory, ttl=ttl, wait=wait, lease_id=lease_id, host=host, gpu=gpu, priority=priority, owner=_owner()
-    )
-    facts = {
+    lease = broker.acquire(alternatives(memory), ttl=ttl, wait=wait, lease_id=lease_id, owner=shell_owner(), **request)
+    print_facts(lease_facts(lease), as_json)
+
+
+def lease_facts(lease: Lease) -> dict[str, Any]:
+    """What the shell is told of a lease."""
+    return {
         "id": lease.id,
         "token": lease.token,
         "gpu_uuids": ",".join(lease.gpu_uuids),
         "host": lease.host,
         "memory_bytes": lease.memory_bytes,
         "expires_at": lease.expires_at,
+        "choice": lease.choice,
     }
-    if as_json:
-        print_json(facts)
-    else:
-        click.echo(" ".join(f"{name}={value}" for name, value in facts.items()))
 
 
-def _owner() -> str:
+def shell_owner() -> str:
     """Who runs the shell: this process is over before its lease is."""
     from getpass import getuser
 
@@ -71,10 +82,20 @@ def _owner() -> str:
 def renew(lease_id: str, token: int, ttl: float | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Put off the end of lease ID, held under TOKEN."""
     expires_at = broker_from(redis_url, pool).renew(lease_id, token, ttl)
-    if as_json:
-        print_json({"id": lease_id, "expires_at": expires_at})
-    else:
-        click.echo(f"id={lease_id} expires_at={expires_at}")
+    print_facts({"id": lease_id, "expires_at": expires_at}, as_json)
+
+
+@click.command()
+@click.argument("lease_id", metavar="ID")
+@click.argument("token", type=int)
+@click.argument("memory")
+@click.option("--wait", type=float, default=0.0, show_default=True, help="Seconds to wait for room to grow.")
+@pool_options
+@json_option
+def resize(lease_id: str, token: int, memory: str, wait: float, redis_url: str, pool: str, as_json: bool) -> None:
+    """Give lease ID, held under TOKEN, MEMORY of each of its GPUs instead of what it has."""
+    memory_bytes = broker_from(redis_url, pool).resize(lease_id, token, memory, wait=wait)
+    print_facts({"id": lease_id, "memory_bytes": memory_bytes}, as_json)
 
 
 @click.command()

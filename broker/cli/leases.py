@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from broker.cli.options import broker_from, json_option, pool_options, print_json
+
+if TYPE_CHECKING:
+    from broker.models import LeaseRecord
 
 
 @click.command()
@@ -13,7 +18,6 @@ from broker.cli.options import broker_from, json_option, pool_options, print_jso
 def leases(redis_url: str, pool: str, as_json: bool) -> None:
     """Show every lease, the next to end first. A reclaiming one is over, but its memory was not seen back yet."""
     from broker.cli.table import duration, ledger_now, print_table
-    from broker.units import format_size
 
     broker = broker_from(redis_url, pool)
     held = broker.leases()
@@ -24,7 +28,7 @@ def leases(redis_url: str, pool: str, as_json: bool) -> None:
     now = ledger_now(broker)
     rows = [
         [
-            lease.id, lease.host, lease.gpu_uuids, format_size(lease.memory_bytes), str(lease.token), lease.state,
+            lease.id, lease.host, lease.gpu_uuids, _size_of(lease), str(lease.token), _state_of(lease),
             lease.owner, lease.job_id or "-", duration(now - lease.created_at), duration(lease.expires_at - now),
         ]
         for lease in held
@@ -33,13 +37,28 @@ def leases(redis_url: str, pool: str, as_json: bool) -> None:
     return print_table(columns, rows, ("MEMORY", "TOKEN", "HELD", "ENDS IN"))
 
 
+def _size_of(lease: LeaseRecord) -> str:
+    from broker.units import format_size
+
+    return ("" if lease.gpus == 1 else f"{lease.gpus}x") + format_size(lease.memory_bytes)
+
+
+def _state_of(lease: LeaseRecord) -> str:
+    """Its state, and what else is special about it."""
+    marks = {
+        "revoked": lease.revoke_at is not None and lease.state != "reclaiming",
+        "adopted": lease.adopted,
+        "registered": lease.registered,
+    }
+    return " ".join([lease.state, *(mark for mark, there in marks.items() if there)])
+
+
 @click.command()
 @pool_options
 @json_option
 def waiters(redis_url: str, pool: str, as_json: bool) -> None:
     """Show every request that waits, the next to be served first."""
     from broker.cli.table import duration, ledger_now, print_table
-    from broker.units import format_size
 
     broker = broker_from(redis_url, pool)
     queue = broker.waiters()
@@ -50,10 +69,10 @@ def waiters(redis_url: str, pool: str, as_json: bool) -> None:
     now = ledger_now(broker)
     rows = [
         [
-            waiter.id, format_size(waiter.memory_bytes), waiter.host or "any", waiter.gpu or "any",
-            str(waiter.priority), waiter.owner, waiter.job_id or "-", duration(now - waiter.since),
+            waiter.id, waiter.memory, waiter.host or "any", waiter.gpu or "any", str(waiter.priority), waiter.tenant,
+            waiter.owner, waiter.job_id or "-", duration(now - waiter.since), waiter.reserved_gpus or "-",
         ]
         for waiter in queue
     ]  # fmt: skip
-    columns = ("ID", "MEMORY", "HOST", "GPU", "PRIORITY", "OWNER", "JOB", "WAITED")
+    columns = ("ID", "MEMORY", "HOST", "GPU", "PRIORITY", "TENANT", "OWNER", "JOB", "WAITED", "KEPT FOR IT")
     return print_table(columns, rows, ("MEMORY", "PRIORITY", "WAITED"))

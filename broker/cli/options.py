@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,6 +46,54 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def request_options(command: _F) -> _F:
+    """Add what a request for memory may say; the command receives it as ``request``."""
+
+    @functools.wraps(command)
+    def with_request(*args: Any, **values: Any) -> Any:
+        request = {name: values.pop(name) for name in _REQUEST}
+        request["labels"] = _labels(values.pop("label"))
+        return command(*args, request=request, **values)
+
+    for option in reversed(_REQUEST_OPTIONS):
+        with_request = option(with_request)
+    return with_request  # type: ignore[return-value]
+
+
+_REQUEST = (
+    "gpus", "host", "gpu", "priority", "tenant", "capability", "mig", "host_memory", "cpus", "placement", "function",
+)  # fmt: skip
+_REQUEST_OPTIONS = (
+    click.option("--gpus", type=int, default=1, show_default=True, help="GPUs of one host, so much of each of them."),
+    click.option("--host", help="Only on this host."),
+    click.option("--gpu", help="Only on the GPU of this UUID."),
+    click.option("--label", multiple=True, metavar="NAME=VALUE", help="Only where the agent has this label."),
+    click.option("--capability", help="Only on GPUs of this compute capability or higher, such as 8.6."),
+    click.option("--mig", help="any, none, only, or a profile such as 1g.5gb."),
+    click.option("--host-memory", help="Of the host's own memory, such as 16GiB."),
+    click.option("--cpus", type=float, help="Of the host's processors, such as 2 or 0.5."),
+    click.option("--placement", help="balanced, pack, spread or cool.  [default: the pool's]"),
+    click.option("--function", help="What the memory is for: leases of one function are accounted together."),
+    click.option("--tenant", default="default", show_default=True, help="On whose account."),
+    click.option("--priority", type=int, default=0, show_default=True, help="A higher one waits in front."),
+)
+
+
+def _labels(given: tuple[str, ...]) -> dict[str, str] | None:
+    labels = {}
+    for one in given:
+        label, equals, value = one.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{one!r} is not NAME=VALUE", param_hint="--label")
+        labels[label] = value
+    return labels or None
+
+
+def alternatives(memory: str) -> str | list[str]:
+    """What MEMORY means: one size, or several joined by commas, best first."""
+    return memory.split(",") if "," in memory else memory
+
+
 def broker_from(redis_url: str, pool: str) -> Broker:
     """A connected broker, closed when the command ends.
 
@@ -72,3 +121,11 @@ def broker_from(redis_url: str, pool: str) -> Broker:
 def print_json(value: object) -> None:
     """Print ``value`` as indented JSON; what JSON does not know is printed as its text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Print a few values, ``name=value`` on one line or as JSON."""
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(" ".join(f"{name}={value}" for name, value in facts.items()))

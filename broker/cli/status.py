@@ -46,7 +46,8 @@ def status(redis_url: str, pool: str, as_json: bool) -> None:
 def _gpu_row(gpu: Gpu, now: int) -> list[str | Text]:
     from broker.cli.table import state_text
 
-    reasons = ["drained"] if gpu.drained else []
+    reasons = [("drained with its host" if gpu.drained_with_host else "drained") if gpu.drained else ""]
+    reasons += [f"kept for {gpu.reserved_for}" if gpu.reserved_for else ""]
     reasons += [_silence(gpu.sampled_at, now) if gpu.fresh_until < now else gpu.reason]
     if gpu.short_bytes:
         reasons.append(f"leases exceed the budget by {_size(gpu.short_bytes)}")

@@ -13,7 +13,8 @@ _POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 ORDER = (
     "ledger", "config", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases",
     "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
-    "metrics_prefix", "hosts", "host_prefix",
+    "metrics_prefix", "hosts", "host_prefix", "tenants", "tenant_prefix", "classes", "wide", "reserved",
+    "lines_prefix", "line_prefix", "groups",
 )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ class Keys:
                 f"{root}config",  # hash: thresholds that differ from the defaults; NAME@UUID overrides for one GPU
                 f"{root}gpus",  # set of UUIDs
                 f"{root}gpu:",  # hash a GPU; beside its facts a field lease:ID with the bytes of each lease on it
-                f"{root}free",  # zset: UUID by free bytes, only GPUs open for grants
+                f"{root}free",  # zset: UUID by free bytes, only GPUs open for grants; free@CLASS the same for one class
                 f"{root}fresh",  # zset: UUID by the time at which its sample is too old
                 f"{root}capacity",  # zset: UUID by the budget it would have with nothing unmanaged on it
                 f"{root}lease:",  # hash a lease
@@ -59,6 +60,14 @@ class Keys:
                 f"{root}metrics:",  # stream a host: samples
                 f"{root}hosts",  # set of host names
                 f"{root}host:",  # hash a host
+                f"{root}tenants",  # set of tenants' names
+                f"{root}tenant:",  # hash a tenant: quota, weight, what it holds, used and was lent for each function
+                f"{root}classes",  # hash: class of cards (capability, MIG profile, labels) to their number
+                f"{root}wide",  # zset: HOST#k by k * 2^43 + the k-th largest free bytes of the host, k from 2 on
+                f"{root}reserved",  # zset: UUID by free bytes, GPUs whose free bytes gather for one waiter
+                f"{root}lines:",  # zset a group of waiters: its lines by their first waiter's place
+                f"{root}line:",  # zset a line: waiters of one group, tenant and size, by place
+                f"{root}groups",  # set of groups of waiters that select by class
             ),
         )
 
@@ -114,6 +123,52 @@ class Keys:
     def hosts(self) -> str:
         """Set of host names."""
         return self._at("hosts")
+
+    @property
+    def tenants(self) -> str:
+        """Set of tenants' names."""
+        return self._at("tenants")
+
+    @property
+    def classes(self) -> str:
+        """Hash: class of cards to their number."""
+        return self._at("classes")
+
+    @property
+    def wide(self) -> str:
+        """Sorted set: ``HOST#k`` by ``k * 2^43`` plus the host's k-th largest free bytes."""
+        return self._at("wide")
+
+    @property
+    def reserved(self) -> str:
+        """Sorted set: UUID by free bytes, GPUs kept for one waiter."""
+        return self._at("reserved")
+
+    @property
+    def capacity(self) -> str:
+        """Sorted set: UUID by the budget with nothing unmanaged on the card."""
+        return self._at("capacity")
+
+    @property
+    def groups(self) -> str:
+        """Set of groups of waiters that select by class."""
+        return self._at("groups")
+
+    def free_of(self, gpu_class: str) -> str:
+        """Sorted set like ``free``, for the GPUs of one class."""
+        return self._at("free", f"@{gpu_class}")
+
+    def lines(self, group: str) -> str:
+        """Sorted set: the lines of a group of waiters."""
+        return self._at("lines_prefix", group)
+
+    def line(self, name: str) -> str:
+        """Sorted set: one line of waiters."""
+        return self._at("line_prefix", name)
+
+    def tenant(self, name: str) -> str:
+        """Hash of one tenant."""
+        return self._at("tenant_prefix", name)
 
     def gpu(self, uuid: str) -> str:
         """Hash of one GPU."""

@@ -13,6 +13,10 @@ from functools import cache
 from importlib.resources import files
 
 _INCLUDE = re.compile(r"^-- include: (?P<names>[a-z ]+)$", re.MULTILINE)
+_NEEDS = re.compile(r"^-- needs: (?P<names>[a-z ]+)$", re.MULTILINE)
+_GIVES = re.compile(r"^-- gives: (?P<names>[a-z_ ]+)$", re.MULTILINE)
+_KEYS = re.compile(r"^-- keys: (?P<names>[A-Z_ ]+)$", re.MULTILINE)
+_SHARES = re.compile(r"^-- shares: (?P<names>[A-Za-z_ ]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,8 @@ def script(name: str) -> Script:
     Raises:
         FileNotFoundError: there is no such command.
     """
-    text = _INCLUDE.sub(lambda found: "\n".join(map(_include, found["names"].split())), _read(f"{name}.lua"))
+    text = _INCLUDE.sub(lambda found: _included(found["names"].split(), found.string), _read(f"{name}.lua"))
+    text = "\n".join(_with_keys(line) for line in text.split("\n"))
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -46,8 +51,74 @@ def _read(path: str) -> str:
     return files("broker.lua").joinpath(path).read_text(encoding="utf-8")
 
 
-def _include(name: str) -> str:
-    return _read(f"include/{name}.lua")
+def _included(eager: list[str], command: str) -> str:
+    """The text of these includes, and of all that they need.
+
+    An include names the functions it ``gives`` and the values it ``shares``, which are declared first. One that the
+    command lists is run at once. All that is only needed by those becomes one function, which is called when the first
+    of its functions is: a call of a command seldom comes to most of them, and making a function costs Lua a search for
+    each variable that it shares.
+    """
+    bodies = {name: _read(f"include/{name}.lua") for name in _reachable([*eager, *_listed(_NEEDS, command)])}
+    given = {name: (*_listed(_SHARES, body), *_listed(_GIVES, body)) for name, body in bodies.items()}
+    rest = [name for name in bodies if name not in eager]
+    at_once = [bodies[name] for name in eager]
+    outside = "".join([command, *at_once])
+    of_rest = [word for name in rest for word in given[name]]
+    stubs = [word for name in rest for word in _listed(_GIVES, bodies[name]) if _uses(outside, word)]
+    words = [word for name in eager for word in given[name]]
+    shown = [word for word in of_rest if _uses(outside, word)]
+    seldom = (
+        f"local function seldom()\n{_declared([word for word in of_rest if word not in shown])}"
+        + "".join(f"do\n{bodies[name]}end\n" for name in rest)
+        + "end\n"
+        + "".join(f"{word} = function(...) seldom() return {word}(...) end\n" for word in stubs)
+        if rest
+        else ""
+    )
+    return "".join([
+        bodies["keys"],
+        _declared([*words, *shown]),
+        *(bodies[name] for name in eager if not given[name] and name != "keys"),
+        seldom,
+        *(f"do\n{bodies[name]}end\n" for name in eager if given[name]),
+    ])
+
+
+def _declared(words: list[str]) -> str:
+    return f"local {', '.join(words)}\n" if words else ""
+
+
+def _uses(text: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", text) is not None
+
+
+def _with_keys(line: str) -> str:
+    """A line of code with ``KEYS[1]`` for ``LEDGER`` and so on. As variables they would have to be made for every call."""
+    code, dashes, comment = line.partition("--")
+    return _key().sub(lambda found: f"KEYS[{_key_names().index(found[0]) + 1}]", code) + dashes + comment
+
+
+@cache
+def _key() -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(_key_names())})\b")
+
+
+@cache
+def _key_names() -> list[str]:
+    return [word for line in _KEYS.finditer(_read("include/keys.lua")) for word in line["names"].split()]
+
+
+def _reachable(names: list[str]) -> list[str]:
+    found = list(names)
+    for name in found:  # grows on the way
+        found += [one for one in _listed(_NEEDS, _read(f"include/{name}.lua")) if one not in found]
+    return found
+
+
+def _listed(header: re.Pattern[str], body: str) -> list[str]:
+    found = header.search(body)
+    return found["names"].split() if found else []
 
 
 if __name__ == "__main__":

@@ -1,39 +1,28 @@
 #!lua
--- Lends memory of one GPU, or queues the request, or says why not. Asked again under the same name it returns the same
--- lease (law 4); asked again by a waiter it is the waiter's heartbeat, and its claim once it was granted.
+-- Lends memory of one or more GPUs of one host, or queues the request, or says why not. Asked again under the same name
+-- it returns the same lease (law 4); asked again by a waiter it is the waiter's heartbeat, and its claim once it was
+-- granted.
 --
 -- KEYS   the pool's keys, in the order of broker/ledger/keys.py
--- ARGV   1 id  2 memory_bytes  3 ttl_ms  4 host or ''  5 gpu uuid or ''  6 priority -1000..1000  7 tenant
---        8 owner  9 job_id or ''  10 pid or ''  11 token or '' (continue that lease only)  12 wait: 1 queue, 0 do not
--- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms
+-- ARGV   1 id  2 bytes of a GPU, or COUNTxBYTES, or up to 8 such joined by commas, best first  3 ttl_ms  4 host or ''
+--        5 gpu uuid or ''  6 priority -1000..1000  7 tenant  8 owner  9 job_id or ''  10 pid or ''
+--        11 token or '' (continue that lease only)  12 wait: 1 queue, 0 do not; then names and values in turn:
+--        placement balanced, pack, spread or cool; labels k=v,k=v; capability 8.6 (at least); mig any, none, only or a
+--        profile; host_memory bytes; cpus thousandths; function name; nonce: a text of this very call's own
+-- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
 --        waiting place                 (place in the queue, 1 is next)
---        refused largest_free_bytes largest_capacity_bytes gpus_with_room   (of those the request may use)
---        impossible largest_capacity_bytes
+--        refused largest_free_bytes largest_capacity_bytes gpus_with_room why   (of those the request may use)
+--        impossible largest_capacity_bytes why
 --        full waiters                  (the queue's cap is reached)
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST  BROKER_STALE_TOKEN  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n) in GPUs, leases and waiters, plus what it changes
--- include: keys check ledger gpu reap grant
+-- include: keys check ledger asks request gpu tenant place grant turn
+-- needs: queue possible preempt
 
-local ask = {
-  id = name('lease_id', ARGV[1]),
-  bytes = whole('memory', ARGV[2], 1, 4398046511104),
-  ttl_ms = whole('ttl_ms', ARGV[3], 100, 86400000),
-  host = name('host', ARGV[4], true),
-  gpu = name('gpu', ARGV[5], true),
-  priority = ARGV[6],
-  tenant = name('tenant', ARGV[7]),
-  owner = name('owner', ARGV[8]),
-  job_id = name('job_id', ARGV[9], true),
-  pid = ARGV[10],
-}
-if not (string.match(ARGV[6], '^-?%d+$') and #ARGV[6] <= 5 and math.abs(tonumber(ARGV[6])) <= 1000) then
-  invalid('priority', ARGV[6], 'a whole number from -1000 to 1000')
-end
-if ask.pid ~= '' then whole('pid', ask.pid, 1, 4194304) end
+local ask = read_request(ARGV[1], 2)
 if ARGV[11] ~= '' then whole('token', ARGV[11], 1, 9007199254740991) end
 if ARGV[12] ~= '0' and ARGV[12] ~= '1' then invalid('wait', ARGV[12], '0 or 1') end
 if refusal then return refusal end
-ask.request = table.concat({ ARGV[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7] }, '|')
 local may_wait = ARGV[12] == '1'
 
 local function conflict(asked)
@@ -43,7 +32,7 @@ end
 -- The name's own lease, if there is one. Every error leaves before the first write (law 2).
 local function existing()
   local lease = call('HMGET', LEASE_OF .. ask.id, 'request', 'token', 'state', 'expires_at', 'gpu_uuids', 'host',
-    'waited_ms', 'ttl_ms')
+    'waited_ms', 'ttl_ms', 'memory_bytes', 'choice', 'revoke_at')
   if not lease[1] then
     return nil, ARGV[11] ~= '' and redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. ask.id) or nil
   end
@@ -58,18 +47,28 @@ local function existing()
   return lease
 end
 
+-- A call that is delivered once more after its lease's end takes nothing: nobody is there to hold it.
+local function ended_before()
+  if ask.nonce == '' then return nil end
+  local how, nonce = string.match(call('GET', ENDED_OF .. ask.id) or '', '^%d+ (%a+) (%S+)$')
+  return nonce == ask.nonce and redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=' .. how) or nil
+end
+
 -- The waiter was granted this lease and is here to take it: from now on its own TTL runs.
 local function claim(lease)
-  lease[4], lease[8] = int(now + ask.ttl_ms), int(ask.ttl_ms)
+  local expires = now + ask.ttl_ms
+  if lease[11] then expires = math.min(expires, math.max(tonumber(lease[11]), now + 1)) end
+  lease[4], lease[8] = int(expires), int(ask.ttl_ms)
   call('HSET', LEASE_OF .. ask.id, 'state', 'active', 'expires_at', lease[4], 'ttl_ms', int(ask.ttl_ms))
-  call('ZADD', LEASES, due(now + ask.ttl_ms), ask.id)
+  call('ZADD', LEASES, due(expires), ask.id)
   call('DEL', WAKE_OF .. ask.id)
   journal('claimed', 'id', ask.id, 'token', lease[2])
   save()
 end
 
 local function answer(lease)
-  return { 'granted', lease[2], lease[5], lease[6], lease[4], lease[7], lease[8], int(tonumber(lease[4]) - now) }
+  return { 'granted', lease[2], lease[5], lease[6], lease[4], lease[7], lease[8], int(tonumber(lease[4]) - now), lease[9],
+    lease[10] or '1' }
 end
 
 local lease, refused = existing()
@@ -78,98 +77,75 @@ if lease then
   if lease[3] == 'granted' then claim(lease) end
   return answer(lease)
 end
-
-local queued = call('ZCARD', WAITERS)
 local waiter = queued > 0 and read_waiter(ask.id) or nil
 if waiter and waiter.request ~= ask.request then return conflict(waiter.request) end
-
--- A waiter that is silent for longer than this is dropped.
-local function show_life()
-  local deadline = due(now + setting_ms('waiter_seconds', 15))
-  call('ZADD', WAITING, deadline, ask.id)
-  call('HSET', WAITER_OF .. ask.id, 'deadline', int(deadline))
-end
+refused = not waiter and ended_before()
+if refused then return refused end
 
 -- From here on there are no errors, only answers.
-if waiter then show_life() end
+if waiter then show_life(ask.id) end
 reap()
-if queued > 0 then serve() end
+serve()
 lease = waiter and existing()
 if lease then -- served just now, by this very script
   claim(lease)
   return answer(lease)
 end
+if waiter then
+  waiter = read_waiter(ask.id) -- it may have been given a reservation on the way
+  ask.line, ask.reserved = waiter.line, waiter.reserved
+end
 
-local gpu = place(ask, queued > 0 and waiters_before(ask) or {})
-if gpu then
+local score = waiter and tonumber(call('ZSCORE', WAITERS, ask.id)) or -tonumber(ask.priority) * PRIORITY + arrivals + 1
+local placed, why = place(ask, score)
+if placed then
   local waited = 0
   if waiter then
     waited = now - waiter.since
-    remove_waiter(ask.id)
+    remove_waiter(ask.id, 'served')
+    for _, card in ipairs(placed.cards) do card.reserved = '' end
   end
-  local granted, expires = grant(ask, gpu, 'active', ask.ttl_ms, waited)
+  local granted, expires, uuids = grant(ask, placed, 'active', ask.ttl_ms, waited)
+  if waiter then serve() end -- from cards that were kept for it, if it got others
   save()
-  return { 'granted', granted, gpu.uuid, gpu.host, expires, int(waited), ARGV[3], ARGV[3] }
+  return { 'granted', granted, uuids, placed.cards[1].host, expires, int(waited), ARGV[3], ARGV[3], int(placed.bytes),
+    int(placed.choice) }
 end
 
--- Of the GPUs that the request may use: the largest budget that any could have (0 while none is known), the most free
--- bytes on one that is open, and how many are open.
-local function what_there_is()
-  local uuids = ask.gpu ~= '' and { ask.gpu } or host_gpus(ask.host)
-  if ask.gpu == '' and ask.host == '' then
-    return tonumber(call('ZREVRANGE', CAPACITY, 0, 0, 'WITHSCORES')[2] or 0),
-      tonumber(call('ZREVRANGE', FREE, 0, 0, 'WITHSCORES')[2] or 0), call('ZCARD', FREE)
-  end
-  local capacity, free, open = 0, 0, 0
-  for _, uuid in ipairs(uuids) do -- at most 64
-    local offered = call('ZSCORE', FREE, uuid)
-    capacity = math.max(capacity, tonumber(call('ZSCORE', CAPACITY, uuid) or 0))
-    free = math.max(free, tonumber(offered or 0))
-    open = open + (offered and 1 or 0)
-  end
-  return capacity, free, open
-end
-
-local capacity, free, open = what_there_is()
-local known_host = ask.gpu ~= '' and ask.host ~= '' and call('HGET', GPU_OF .. ask.gpu, 'host')
-local elsewhere = known_host and known_host ~= ask.host
+local possible, capacity, never = could_ever(ask)
 -- One who waits for any host is not sent away: the machine with the large card may be starting anew.
-if elsewhere or (capacity > 0 and ask.bytes > capacity and not (waiter and ask.host == '')) then
+if not possible and not (waiter and ask.host == '' and ask.gpu == '') then
   if waiter then
-    remove_waiter(ask.id)
+    remove_waiter(ask.id, 'impossible')
     journal('cancelled', 'id', ask.id, 'reason', 'larger than any GPU')
-    grew = true -- those behind it may go
     serve()
   end
   save()
-  return { 'impossible', int(capacity) }
+  return { 'impossible', int(capacity), never }
 end
 
 if may_wait then
   local waiters_max = not waiter and setting('waiters_max', 10000)
-  if waiters_max and call('ZCARD', WAITERS) >= waiters_max then
+  if waiters_max and queued >= waiters_max then
     save()
     return { 'full', int(waiters_max) }
   elseif not waiter then
-    arrivals = arrivals + 1
-    -- Higher priority first, then arrival: 2^42 arrivals fit below one step of priority.
-    call('ZADD', WAITERS, -tonumber(ask.priority) * 4398046511104 + arrivals, ask.id)
-    call('HSET', WAITER_OF .. ask.id, 'id', ask.id, 'memory_bytes', ARGV[2], 'ttl_ms', ARGV[3], 'host', ask.host,
-      'gpu', ask.gpu, 'priority', ask.priority, 'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id,
-      'pid', ask.pid, 'request', ask.request, 'since', int(now), 'bypassed', '0')
-    show_life()
-    journal('queued', 'id', ask.id, 'memory_bytes', ARGV[2], 'host', ask.host, 'gpu', ask.gpu, 'priority', ask.priority,
-      'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id)
+    enqueue(ask)
+    show_life(ask.id)
+    journal('queued', 'id', ask.id, 'memory_bytes', int(ask.wants[1].bytes), 'asks', ask.asks, 'host', ask.host,
+      'gpu', ask.gpu, 'priority', ask.priority, 'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id)
+    preempt(ask)
   end
   save()
   return { 'waiting', int(call('ZRANK', WAITERS, ask.id) + 1) }
 end
 
 if waiter then
-  remove_waiter(ask.id)
+  remove_waiter(ask.id, 'gave up')
+  call('SET', ENDED_OF .. ask.id, '0 cancelled ' .. ask.nonce, 'PX', 60000)
   journal('cancelled', 'id', ask.id, 'reason', 'waited long enough')
-  grew = true -- those behind it may go
   serve()
 end
+local free, open = room_for(ask)
 save()
-return { 'refused', int(free), int(capacity), int(open) }
+return { 'refused', int(free), int(capacity), int(open), why }

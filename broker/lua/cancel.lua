@@ -2,29 +2,32 @@
 -- Takes a request back: its waiter leaves the queue, and a grant that it has not claimed yet moves on.
 --
 -- KEYS   the pool's keys
--- ARGV   1 id
+-- ARGV   1 id  2 the nonce under which it was asked for, or '' for whoever asked (an operator's way)
 -- reply  cancelled | claimed (it holds a lease: release that) | unknown
 -- errors BROKER_INVALID
 -- cost   O(log n), plus the waiters it serves
--- include: keys check ledger gpu reap grant
+-- include: keys check ledger turn
+-- needs: queue lease
 
-local id = name('lease_id', ARGV[1])
+local id = name('lease_id', (string.gsub(ARGV[1] or '', '%+$', '')))
+local nonce = ARGV[2] or ''
+if not string.match(nonce, '^%w*$') or #nonce > 64 then invalid('nonce', nonce, 'at most 64 letters and digits') end
 if refusal then return refusal end
+id = ARGV[1] -- the growth of a lease waits under its name and a plus sign
 local answer = 'unknown'
-local lease = call('HMGET', LEASE_OF .. id, 'state', 'token', 'gpu_uuids', 'memory_bytes')
-if lease[1] == 'granted' then
+local lease = read_lease(id)
+local waiter = not lease and read_waiter(id)
+if lease and (nonce == '' or nonce == lease.nonce) and lease.state == 'granted' then
   answer = 'cancelled'
-  call('ZREM', LEASES, id)
-  call('DEL', LEASE_OF .. id, WAKE_OF .. id)
-  give_back(id, lease[3], tonumber(lease[4]))
-  journal('released', 'id', id, 'token', lease[2], 'gpu_uuids', lease[3], 'memory_bytes', lease[4], 'held_ms', '0')
-elseif lease[1] then
+  call('DEL', WAKE_OF .. id)
+  end_lease(lease, 'cancelled', 'released')
+elseif lease and (nonce == '' or nonce == lease.nonce) then
   answer = 'claimed'
-elseif call('ZSCORE', WAITERS, id) then
+elseif waiter and (nonce == '' or nonce == waiter.nonce) then
   answer = 'cancelled'
-  remove_waiter(id)
+  remove_waiter(id, 'cancelled')
+  call('SET', ENDED_OF .. id, '0 cancelled ' .. waiter.nonce, 'PX', 60000)
   journal('cancelled', 'id', id, 'reason', 'taken back')
-  grew = true
 end
 reap()
 serve()

@@ -24,7 +24,9 @@ call('DEL', CONFIG)
 call('HSET', CONFIG, unpack(values))
 -- What every script needs stands beside the clock: one read less for each.
 call('HSET', LEDGER, 'silence_ms', int(math.max(10000, 3 * setting_ms('monitor_interval', 3))),
-  'events_max', int(setting('events_max', 20000)))
+  'events_max', int(setting('events_max', 20000)),
+  -- Time constant of the decay of usage: half-life / ln 2.
+  'usage_seconds', format('%.1f', math.max(1, setting('usage_half_life_seconds', 3600)) / 0.6931471805599453))
 journal('config', unpack(values))
 save()
 return int(version + 1)

@@ -1,22 +1,16 @@
 #!lua flags=allow-oom
--- Marks a GPU: running leases stay, none is granted.
+-- Marks a GPU, or a host with all its GPUs: running leases stay, none is granted.
 --
 -- KEYS   the pool's keys
--- ARGV   1 gpu uuid
+-- ARGV   1 'gpu' or 'host'  2 its UUID or name
 -- reply  drained | unknown
 -- errors BROKER_INVALID
--- cost   O(log n)
--- include: keys check ledger gpu reap grant
+-- cost   O(log n) for each GPU, at most 64, plus the waiters served
+-- include: keys check ledger turn drained
 
-local uuid = name('gpu', ARGV[1])
+local kind, what = marked()
 if refusal then return refusal end
-local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'drained')
-if not gpu[1] then return 'unknown' end
-if gpu[2] ~= '1' then
-  call('HSET', GPU_OF .. uuid, 'drained', '1')
-  index_gpu(uuid, false, 0)
-  journal('drained', 'gpu', uuid, 'host', gpu[1])
-end
+if not has_mark(kind, what) and not mark(kind, what, true) then return 'unknown' end
 reap()
 serve()
 save()

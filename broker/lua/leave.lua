@@ -6,22 +6,36 @@
 -- reply  left | unknown
 -- errors BROKER_INVALID
 -- cost   O(log n) for each of the host's GPUs, at most 64
--- include: keys check ledger gpu reap grant
+-- include: keys check ledger turn gpu
+-- needs: cards host
 
 local host = name('host', ARGV[1])
 if refusal then return refusal end
-local gpus = call('HGET', HOST_OF .. host, 'gpus')
-if not gpus then return 'unknown' end
-for uuid in string.gmatch(gpus, '%S+') do
-  local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'leased_bytes', 'drained')
-  if gpu[1] == host then
-    close_gpu(uuid, host, gpu[2], 'agent left')
-    if gpu[3] == '0' and gpu[4] ~= '1' then forget_gpu(uuid) else call('HSET', GPU_OF .. uuid, 'left', '1') end
+if call('SISMEMBER', HOSTS, host) == 0 then return 'unknown' end
+local uuids = host_gpus(host)
+for _, uuid in ipairs(uuids) do
+  local card = read_card(uuid)
+  if card and card.host == host then
+    close_gpu(card, 'agent left')
+    if card.leased == 0 and not card.drained then
+      forget_gpu(uuid, card)
+    else
+      call('HSET', GPU_OF .. uuid, 'left', '1')
+    end
   end
 end
 call('PEXPIRE', METRICS_OF .. host, 86400000) -- its history may be looked at for a day
 call('SREM', HOSTS, host)
-call('DEL', HOST_OF .. host)
+widened[host] = nil
+local wide = {}
+for k = 2, WIDEST do table.insert(wide, host .. '#' .. k) end
+call('ZREM', WIDE, unpack(wide))
+local h = host_of(host)
+if h.leased_memory == 0 and h.leased_cpus == 0 then
+  call('DEL', HOST_OF .. host)
+else -- what is lent of its memory is remembered until it is back
+  call('HDEL', HOST_OF .. host, 'gpus', 'state', 'memory_bytes', 'cpus_milli', 'fresh_until')
+end
 journal('left', 'host', host)
 reap()
 serve()

@@ -6,7 +6,7 @@
 -- reply  the ledger's time in ms
 -- errors none
 -- cost   O(log n) for each of at most 8 leases, GPUs and waiters that are over, plus the waiters served
--- include: keys ledger gpu reap grant
+-- include: keys ledger turn
 
 reap()
 serve()

@@ -8,7 +8,7 @@
 --        late                     (its time was over, its bytes still counted: they are back now)
 -- errors BROKER_INVALID  BROKER_STALE_TOKEN  BROKER_LEASE_LOST  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n), plus the waiters it serves
--- include: keys check ledger gpu reap grant holder
+-- include: keys check ledger holder gpu tenant lease turn
 
 local id = name('lease_id', ARGV[1])
 whole('token', ARGV[2], 1, 9007199254740991)
@@ -18,12 +18,7 @@ if how == 'released' then return 'released' end
 if refused then return refused end
 
 local over = is_over(lease)
-call('ZREM', LEASES, id)
-call('DEL', LEASE_OF .. id)
-call('SET', ENDED_OF .. id, ARGV[2] .. ' released', 'PX', 60000)
-give_back(id, lease.gpu, lease.bytes)
-journal('released', 'id', id, 'token', ARGV[2], 'gpu_uuids', lease.gpu, 'memory_bytes', int(lease.bytes),
-  'held_ms', int(now - lease.created_at))
+end_lease(lease, 'released', 'released')
 reap()
 serve()
 save()

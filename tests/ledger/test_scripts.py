@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from importlib.resources import files
@@ -24,7 +25,7 @@ NONSENSE = ["", " 12 ", "0x7f", "1e3", "nan", "inf", "-inf", "-5", "0", "1.5", "
 def test_a_number_that_is_none_is_refused_by_lua_itself_and_writes_nothing(broker: Broker, at: int, value: str) -> None:
     argv = list(GOOD)
     argv[at] = value
-    with pytest.raises(InvalidRequest, match="memory" if at == 1 else "ttl_ms"):
+    with pytest.raises(InvalidRequest, match="memory|gpus" if at == 1 else "ttl_ms"):
         broker.call("acquire", *argv)
     assert broker.redis.keys("*") == []
 
@@ -44,7 +45,9 @@ def test_every_argument_is_checked_by_lua_itself(broker: Broker, at: int, value:
 @pytest.mark.parametrize("wrong", [
     {"memory": "nan"}, {"memory": "-1GiB"}, {"memory": 0}, {"memory": True}, {"memory": 1.5}, {"memory": "5 apples"},
     {"memory": "1GiB", "ttl": float("nan")}, {"memory": "1GiB", "ttl": 0}, {"memory": "1GiB", "wait": -1},
-    {"memory": "1GiB", "lease_id": "a b"}, {"memory": "1GiB", "host": ""}, {"memory": "1GiB", "gpus": 2},
+    {"memory": "1GiB", "lease_id": "a b"}, {"memory": "1GiB", "host": ""}, {"memory": "1GiB", "gpus": 17}, {"memory": "1GiB", "gpus": 0},
+    {"memory": []}, {"memory": ["1GiB"] * 9}, {"memory": "1GiB", "mig": "a b"}, {"memory": "1GiB", "capability": "new"},
+    {"memory": "1GiB", "host_memory": "-1"}, {"memory": "1GiB", "cpus": 0}, {"memory": "1GiB", "function": "a b"},
     {"memory": "1GiB", "priority": 5000}, {"memory": "1GiB", "placement": "random"}, {"memory": "1GiB", "token": 0},
 ])  # fmt: skip
 def test_bad_input_is_refused_at_the_edge_naming_field_value_and_what_is_allowed(
@@ -75,22 +78,24 @@ def test_every_script_says_what_it_promises_and_takes() -> None:
 
 def test_scripts_take_the_keys_in_the_order_of_python() -> None:
     text = files("broker.lua").joinpath("include/keys.lua").read_text()
-    names = text.split("local ")[1].split(" = unpack")[0].replace("\n", " ").split(",")
-    expected = [name.upper().replace("_PREFIX", "_OF") for name in ORDER]
-    assert [name.strip() for name in names] == expected
+    names = [name for line in re.findall(r"^-- keys: (.*)$", text, re.MULTILINE) for name in line.split()]
+    assert names == [name.upper().replace("_PREFIX", "_OF") for name in ORDER]
 
 
 def test_lua_and_python_agree_on_the_defaults() -> None:
     defaults = Thresholds()
-    for path in ("include/reap.lua", "include/grant.lua", "include/ledger.lua", "acquire.lua", "configure.lua"):
-        text = files("broker.lua").joinpath(path).read_text()
-        for name, value in re.findall(r"setting(?:_ms)?\('(\w+)', (\d+)\)", text):
-            assert float(value) == getattr(defaults, name), (path, name)
+    seen = set()
+    for command in scripts.names():
+        for name, value in re.findall(r"setting(?:_ms)?\('(\w+)', (\d+)\)", scripts.script(command).text):
+            assert float(value) == getattr(defaults, name), (command, name)
+            seen.add(name)
+    assert {"waiter_seconds", "claim_seconds", "reclaim_seconds", "bypass_max", "history_size", "preempt"} <= seen
     ledger = files("broker.lua").joinpath("include/ledger.lua").read_text()
     assert f"or '{defaults.events_max}'" in ledger
-    publish = files("broker.lua").joinpath("publish_sample.lua").read_text()
-    assert f"setting('history_size', {defaults.history_size})" in publish
-    assert f"own[4] or '{defaults.memory_reserve_mb}'" in publish
+    assert f"own[4] or '{defaults.memory_reserve_mb}'" in scripts.script("publish_sample").text
+    tau = re.search(r"state\[13\] or ([\d.]+)", scripts.script("acquire").text)
+    assert tau is not None
+    assert abs(float(tau[1]) - defaults.usage_half_life_seconds / math.log(2)) < 1
 
 
 def test_a_server_that_forgot_its_scripts_gets_them_again(broker: Broker, cards: Cards) -> None:

@@ -19,12 +19,9 @@ def ask(broker: Broker, lease_id: str, memory: str = "5GiB", **request: object) 
     """One asking without blocking, as a waiter's first: 'granted', 'waiting', …"""
     from broker import calls
 
-    values: dict[str, object] = {
-        "lease_id": lease_id, "ttl": 30, "wait": 60, "gpus": 1, "host": None, "gpu": None, "priority": 0,
-        "tenant": "default", "placement": "pack", "token": None, "owner": None, "job_id": None, "pid": None,
-    }  # fmt: skip
-    request_ = calls.ask(memory, **(values | request))  # type: ignore[arg-type]
-    return str(broker.call("acquire", *request_.argv, 1)[0])
+    values: dict[str, object] = {"lease_id": lease_id, "wait": 60}
+    asked = calls.ask(memory, **(values | request))  # type: ignore[arg-type]
+    return str(broker.call("acquire", *asked.asking(True))[0])
 
 
 def granted(broker: Broker) -> set[str]:

@@ -1,17 +1,18 @@
 -- Refusals of bad input: the same bounds as at the Python edge, for callers that come by another way.
+-- needs: keys
 local refusal
 
 -- Remembers the first refusal; values are cut and cleaned, since an error reply is one line.
 local function invalid(field, value, allowed)
   refusal = refusal or redis.error_reply('BROKER_INVALID field=' .. field .. ' value='
-    .. string.gsub(string.sub(value, 1, 60), '[^%w_.:/@+-]', '?') .. ' allowed=' .. allowed)
+    .. string.gsub(string.sub(value or '', 1, 60), '[^%w_.:/@+-]', '?') .. ' allowed=' .. allowed)
 end
 
 -- A whole number without sign, leading zero, exponent, blank, inf or nan, between least and most.
 local function whole(field, value, least, most)
   local number = (value == '0' or string.match(value or '', '^[1-9]%d*$')) and #value <= 16 and tonumber(value)
   if not (number and number >= least and number <= most) then
-    invalid(field, value or '', 'a whole number from ' .. int(least) .. ' to ' .. int(most))
+    invalid(field, value or '', 'a whole number from ' .. format('%d', least) .. ' to ' .. format('%d', most))
     return least
   end
   return number
@@ -23,5 +24,14 @@ local function name(field, value, optional)
   if not (value and #value <= 128 and string.match(value, '^%w[%w_.:/@-]*$')) then
     invalid(field, value or '', '1 to 128 letters, digits or _ . : / @ -, a letter or digit first')
   end
+  return value or ''
+end
+
+-- Labels "k=v,k=v", at most 256 characters; or ''.
+local function labels_text(field, value)
+  for pair in string.gmatch(value or '', '[^,]+') do
+    if not string.match(pair, '^%w[%w_.-]*=[%w_.-]+$') then invalid(field, value, 'name=value pairs joined by commas') end
+  end
+  if #(value or '') > 256 then invalid(field, value, 'at most 256 characters') end
   return value or ''
 end

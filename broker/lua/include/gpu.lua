@@ -1,48 +1,43 @@
--- One GPU's place in the indexes, and bytes lent and given back.
--- needs: keys, ledger
+-- One GPU: what is known of it, and where it stands in the indexes.
+-- needs: keys ledger
+-- shares: lends SPAN WIDEST widened
+-- gives: read_card offer write_leased
 
 -- law 8: decided here, in the script that grants. THROTTLED cards lend; the jobs on them work slower.
-local lends = { OPTIMAL = true, NORMAL = true, THROTTLED = true }
+lends = { OPTIMAL = true, NORMAL = true, THROTTLED = true }
+WIDEST = 16 -- cards that one lease may span
+SPAN = 8796093022208 -- 2^43: above all free bytes, so that `wide` holds one range of scores for each number of cards
+widened = {} -- hosts whose entries in `wide` are to be written anew
 
--- Offers the GPU's free bytes, or takes it out of the index of what is on offer.
-local function index_gpu(uuid, open, free)
-  if open and free > 0 then
+function read_card(uuid)
+  local g = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'drained', 'fresh_until', 'leased_bytes', 'budget_bytes',
+    'class', 'peers', 'reserved_for', 'capacity_bytes', 'sampled_at', 'job_state', 'left', 'temperature_c')
+  if not g[1] then return nil end
+  return { uuid = uuid, host = g[1], state = g[2], drained = g[3] == '1', fresh_until = tonumber(g[4]),
+    leased = tonumber(g[5]), budget = tonumber(g[6]), class = g[7] or '', peers = tonumber(g[8] or 1),
+    reserved = g[9] or '', capacity = tonumber(g[10]), sampled_at = g[11], job_state = g[12], left = g[13] == '1',
+    temperature = tonumber(g[14] or '') }
+end
+
+-- Puts a card on offer, or among those kept for one waiter, or nowhere.
+function offer(card)
+  local free, open = math.max(0, card.budget - card.leased), lends[card.state] and not card.drained
+  local uuid = card.uuid
+  if open and free > 0 and card.reserved == '' then
     call('ZADD', FREE, free, uuid)
+    if card.class ~= '' then call('ZADD', FREE .. '@' .. card.class, free, uuid) end
   else
     call('ZREM', FREE, uuid)
+    if card.class ~= '' then call('ZREM', FREE .. '@' .. card.class, uuid) end
   end
+  if card.reserved ~= '' then call('ZADD', RESERVED, free, uuid) end
+  if card.peers > 1 then widened[card.host] = true end
 end
 
--- A GPU whose agent left is forgotten with its last lease; not one that an operator drained, or the mark would be lost.
-local function forget_gpu(uuid)
-  call('ZREM', FREE, uuid)
-  call('ZREM', FRESH, uuid)
-  call('ZREM', CAPACITY, uuid)
-  call('SREM', GPUS, uuid)
-  call('DEL', GPU_OF .. uuid)
-end
-
--- Gives a lease's bytes back to its GPU.
-local function give_back(id, uuid, bytes)
-  local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'drained', 'leased_bytes', 'budget_bytes', 'left')
-  -- Bytes are given back once, and only where they were taken: a card's hash that was lost and written anew owes nothing.
-  if not gpu[1] or call('HDEL', GPU_OF .. uuid, 'lease:' .. id) == 0 then return end
-  local leased, budget = tonumber(gpu[4]) - bytes, tonumber(gpu[5])
-  if gpu[6] == '1' and leased == 0 and gpu[3] ~= '1' then return forget_gpu(uuid) end
-  local free = math.max(0, budget - leased)
-  call('HSET', GPU_OF .. uuid, 'leased_bytes', int(leased), 'free_bytes', int(free),
-    'short_bytes', int(math.max(0, leased - budget)))
-  index_gpu(uuid, lends[gpu[2]] and gpu[3] ~= '1', free)
-  grew = true
-end
-
--- No fresh word of this GPU: nothing is lent on it until there is.
-local function close_gpu(uuid, host, was, reason)
-  call('HSET', GPU_OF .. uuid, 'state', 'UNAVAILABLE', 'speed', '0.0', 'job_state', 'UNAVAILABLE', 'job_speed', '0.0',
-    'reason', reason)
-  call('ZREM', FRESH, uuid)
-  call('ZREM', FREE, uuid)
-  if was ~= 'UNAVAILABLE' then
-    journal('state', 'gpu', uuid, 'host', host, 'from', was, 'to', 'UNAVAILABLE', 'reason', reason)
-  end
+-- Writes what is leased of a card, and offers the rest.
+function write_leased(card, ...)
+  call('HSET', GPU_OF .. card.uuid, 'leased_bytes', int(card.leased),
+    'free_bytes', int(math.max(0, card.budget - card.leased)), 'short_bytes', int(math.max(0, card.leased - card.budget)),
+    ...)
+  offer(card)
 end

@@ -1,20 +1,19 @@
 -- law 5: who may touch a lease. Reads only.
--- needs: keys, ledger
+-- needs: keys ledger lease
+-- gives: held_by is_over lost prolong
 
--- The lease's fields for its rightful holder; or nil and an error reply.
+-- The lease for its rightful holder; or nil and an error reply, and how it ended.
 -- BROKER_STALE_TOKEN: another holds it now. BROKER_LEASE_LOST: it was this holder's and is over.
 -- BROKER_LEASE_NOT_FOUND: the ledger knows no such lease.
-local function held_by(id, holder)
-  local lease = call('HMGET', LEASE_OF .. id, 'token', 'state', 'expires_at', 'ttl_ms', 'gpu_uuids', 'memory_bytes',
-    'created_at')
-  if lease[1] then
-    if lease[1] ~= holder then
-      return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. id .. ' have=' .. lease[1] .. ' got=' .. holder)
+function held_by(id, holder)
+  local lease = read_lease(id)
+  if lease then
+    if lease.token ~= holder then
+      return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. id .. ' have=' .. lease.token .. ' got=' .. holder)
     end
-    return { state = lease[2], expires_at = tonumber(lease[3]), ttl_ms = tonumber(lease[4]), gpu = lease[5],
-      bytes = tonumber(lease[6]), created_at = tonumber(lease[7]) }
+    return lease
   end
-  local ended, how = string.match(call('GET', ENDED_OF .. id) or '', '^(%d+) (%a+)$')
+  local ended, how = string.match(call('GET', ENDED_OF .. id) or '', '^(%d+) (%a+)')
   if not ended then return nil, redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. id) end
   if ended ~= holder then
     return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. id .. ' have=' .. ended .. ' got=' .. holder)
@@ -23,6 +22,20 @@ local function held_by(id, holder)
 end
 
 -- Over at its very last millisecond, but not while expiry pauses after a step of the clock.
-local function is_over(lease)
+function is_over(lease)
   return lease.state == 'reclaiming' or (lease.expires_at <= now and now >= grace_until)
+end
+
+function lost(lease)
+  local why = lease.revoke_at > 0 and lease.revoke_at <= now and 'revoked' or 'expired'
+  return redis.error_reply('BROKER_LEASE_LOST lease=' .. lease.id .. ' why=' .. why)
+end
+
+-- The lease lives one TTL from now, a revoked one at most to its deadline. Returns the new end as text.
+function prolong(lease, ttl_ms, ...)
+  local expires = now + ttl_ms
+  if lease.revoke_at > 0 then expires = math.min(expires, math.max(lease.revoke_at, now + 1)) end
+  call('HSET', LEASE_OF .. lease.id, 'expires_at', int(expires), 'state', 'active', ...)
+  call('ZADD', LEASES, due(expires), lease.id)
+  return int(expires)
 end

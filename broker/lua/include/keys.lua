@@ -1,8 +1,10 @@
--- The pool's keys, in the order of broker/ledger/keys.py. A name that ends in _OF is completed with a host, UUID or id.
--- All share the hash tag {POOL}: records are reached by prefix, and still live in the slot that KEYS declare.
-local LEDGER, CONFIG, GPUS, GPU_OF, FREE, FRESH, CAPACITY, LEASE_OF, LEASES, ENDED_OF, WAITER_OF, WAITERS, WAITING,
-  WAKE_OF, EVENTS, METRICS_OF, HOSTS, HOST_OF = unpack(KEYS)
-local call, format = redis.call, string.format
+-- The pool's keys, in the order of broker/ledger/keys.py: where a script says LEDGER it is sent KEYS[1], and so on. A name
+-- that ends in _OF is completed with a host, UUID or id. All share the hash tag {POOL}: records are reached by prefix,
+-- and still live in the slot that KEYS declare.
+-- keys: LEDGER CONFIG GPUS GPU_OF FREE FRESH CAPACITY LEASE_OF LEASES ENDED_OF WAITER_OF WAITERS WAITING WAKE_OF EVENTS
+-- keys: METRICS_OF HOSTS HOST_OF TENANTS TENANT_OF CLASSES WIDE RESERVED LINES_OF LINE_OF GROUPS
+local call, format, MIB = redis.call, string.format, 1048576
+local PRIORITY = 4398046511104 -- 2^42 arrivals in the queue fit below one step of priority
 
 -- A whole number as text. Lua's own conversions keep 14 digits, or differ between servers.
 local function int(number)

@@ -1,17 +1,21 @@
 -- The ledger's own state, read once: time, tokens, journal. Nothing is written before save() or journal().
--- needs: keys
+-- needs: keys gpu cards
 
 local state = call('HMGET', LEDGER, 'token', 'seq', 'clock_ms', 'clock_offset_ms', 'grace_until', 'arrivals', 'soonest',
-  'silence_ms', 'events_max', 'unserved')
+  'silence_ms', 'events_max', 'unserved', 'settling_until', 'queued', 'usage_seconds')
 local token, seq = tonumber(state[1] or 0), tonumber(state[2] or 0)
 local clock_ms, clock_offset_ms = tonumber(state[3] or 0), tonumber(state[4] or 0)
 local grace_until, arrivals = tonumber(state[5] or 0), tonumber(state[6] or 0)
 local soonest = tonumber(state[7] or 0) -- no deadline in the ledger lies before it
-local soonest_before = soonest
-local offset_before, grace_before, arrivals_before = clock_offset_ms, grace_until, arrivals
-local unserved = state[10] or '0'
-local grew = unserved == '1' -- capacity grew: waiters are to be served
+local settling_until, queued = tonumber(state[11] or 0), tonumber(state[12] or 0)
+local soonest_before, offset_before, grace_before = soonest, clock_offset_ms, grace_until
+local arrivals_before, settling_before, queued_before = arrivals, settling_until, queued
 local born = token == 0
+
+-- Where capacity grew: waiters are to be served from it. By UUID its host; or '=' and a group of waiters, since what
+-- held them back, a quota for instance, is gone. What one script leaves unserved the next one finds.
+local grown, unserved = {}, state[10] or ''
+for uuid, host in string.gmatch(unserved, '(%S-)=(%S+)') do grown[uuid == '' and '=' .. host or uuid] = host end
 
 -- A number of the configuration, or its default where somebody wrote something else there by hand. Defaults are those of
 -- broker/thresholds.py; a test holds the two together.
@@ -59,12 +63,21 @@ do
   end
 end
 
--- law 5: tokens grow by one; a new ledger starts above every token of a lost one, since its epoch is the clock's
--- second and 2^23 tokens a second are never granted. 2025-01-01 + 2^30 s is in 2059.
-local epoch
-if born then
-  epoch = math.floor(now / 1000) - 1735689600
+-- law 5: tokens grow by one; a new ledger, or one that another primary took over, goes on above every token of before,
+-- since its epoch is the clock's second and 2^23 tokens a second are never granted. 2025-01-01 + 2^30 s is in 2059.
+local epoch -- of this script's making
+local function new_epoch()
+  epoch = math.max(math.floor(now / 1000) - 1735689600, math.floor(token / 8388608) + 1)
   token = epoch * 8388608
+end
+if born then new_epoch() end
+
+local settling = now < settling_until -- nothing is lent
+
+-- law 11: holders register again what they hold before anything new is granted; nothing ends meanwhile.
+local function settle()
+  settling_until = math.max(settling_until, now + setting_ms('grace_seconds', 15))
+  grace_until, settling = math.max(grace_until, settling_until), true
 end
 
 -- One line of the journal, in the same atomic step as what it tells of.
@@ -76,7 +89,7 @@ end
 -- What befell the ledger itself comes before what the script did.
 local function journal(kind, ...)
   if epoch then
-    write_event('epoch', 'epoch', int(epoch))
+    write_event('epoch', 'epoch', int(epoch), 'why', born and 'born' or 'primary', 'settling_until', int(settling_until))
     call('HSET', LEDGER, 'epoch', int(epoch))
     epoch = nil
   end
@@ -90,11 +103,20 @@ end
 -- Writes back what changed. Called once, at the end of every script that is not refused.
 local function save()
   journal()
+  if widened and next(widened) then widen() end
+  local left, count = '', 0
+  for uuid, host in pairs(grown) do
+    count = count + 1
+    if count <= 64 then left = left .. (uuid == '=' .. host and '' or uuid) .. '=' .. host .. ' ' end
+  end
   call('HSET', LEDGER, 'token', int(token), 'seq', int(seq), 'clock_ms', int(now))
-  if (grew and '1' or '0') ~= unserved then call('HSET', LEDGER, 'unserved', grew and '1' or '0') end
+  if left ~= unserved then call('HSET', LEDGER, 'unserved', left) end
   if soonest ~= soonest_before then call('HSET', LEDGER, 'soonest', int(soonest)) end
-  if offset_before ~= clock_offset_ms or grace_before ~= grace_until or arrivals_before ~= arrivals then
+  if queued ~= queued_before or arrivals ~= arrivals_before then
+    call('HSET', LEDGER, 'queued', int(queued), 'arrivals', int(arrivals))
+  end
+  if offset_before ~= clock_offset_ms or grace_before ~= grace_until or settling_before ~= settling_until then
     call('HSET', LEDGER, 'clock_offset_ms', int(clock_offset_ms), 'grace_until', int(grace_until),
-      'arrivals', int(arrivals))
+      'settling_until', int(settling_until))
   end
 end

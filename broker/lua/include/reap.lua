@@ -1,25 +1,26 @@
 -- law 3: whoever runs a script ends what is over. Bounded: eight of each kind a script (law 13).
--- needs: keys, ledger, gpu
+-- needs: keys ledger gpu cards queue lease
+-- gives: reap_all
 
 -- active -> reclaiming -> gone. An expired lease still counts for the lock delay: its holder may only be paused, with
--- its memory in use. A grant that nobody claimed never ran, so its bytes move on at once.
+-- its memory in use; and for longer, while an agent says that its process is there. A grant that nobody claimed never
+-- ran, so its bytes move on at once.
 local function reap_leases()
   local reclaim_ms = setting_ms('reclaim_seconds', 5)
   for _, id in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 8)) do
-    local lease = call('HMGET', LEASE_OF .. id, 'state', 'token', 'gpu_uuids', 'memory_bytes')
-    if lease[1] == 'active' and reclaim_ms > 0 then
+    local lease = read_lease(id)
+    local how = lease and lease.revoke_at > 0 and lease.revoke_at <= now and 'revoked' or 'expired'
+    if not lease then
+      call('ZREM', LEASES, id)
+    elseif lease.state == 'active' and reclaim_ms > 0 then
       call('HSET', LEASE_OF .. id, 'state', 'reclaiming')
       call('ZADD', LEASES, now + reclaim_ms, id)
-      journal('expired', 'id', id, 'token', lease[2], 'gpu_uuids', lease[3], 'memory_bytes', lease[4])
+      journal('expired', 'id', id, 'token', lease.token, 'gpu_uuids', lease.gpus, 'memory_bytes', int(lease.bytes),
+        'why', how)
+    elseif lease.state == 'reclaiming' and lease.seen_until > now then
+      call('ZADD', LEASES, lease.seen_until, id)
     else
-      call('ZREM', LEASES, id)
-      if lease[1] then
-        call('DEL', LEASE_OF .. id)
-        call('SET', ENDED_OF .. id, lease[2] .. ' expired', 'PX', 60000)
-        give_back(id, lease[3], tonumber(lease[4]))
-        journal(lease[1] == 'granted' and 'unclaimed' or 'reclaimed', 'id', id, 'token', lease[2],
-          'gpu_uuids', lease[3], 'memory_bytes', lease[4])
-      end
+      end_lease(lease, how, lease.state == 'granted' and 'unclaimed' or 'reclaimed', 'why', 'delay')
     end
   end
 end
@@ -27,29 +28,21 @@ end
 -- law 8: an agent silent for longer than its freshness limit.
 local function reap_silent_gpus()
   for _, uuid in ipairs(call('ZRANGEBYSCORE', FRESH, '-inf', '(' .. int(now), 'LIMIT', 0, 8)) do
-    local gpu = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'sampled_at')
-    if gpu[1] then
-      close_gpu(uuid, gpu[1], gpu[2], 'no sample since ' .. gpu[3])
-    else
-      forget_gpu(uuid)
-    end
+    local card = read_card(uuid)
+    if card then close_gpu(card, 'no sample since ' .. card.sampled_at) else forget_gpu(uuid) end
   end
 end
 
 -- law 7: a waiter that died does not hold its place.
 local function reap_silent_waiters()
   for _, id in ipairs(call('ZRANGEBYSCORE', WAITING, '-inf', '(' .. int(now), 'LIMIT', 0, 8)) do
-    call('ZREM', WAITING, id)
-    call('ZREM', WAITERS, id)
-    call('DEL', WAITER_OF .. id)
-    call('SET', ENDED_OF .. id, '0 dropped', 'PX', 60000)
+    remove_waiter(id, 'silent')
+    call('SET', ENDED_OF .. id, '0 dropped ', 'PX', 60000)
     journal('dropped', 'id', id, 'reason', 'silent')
-    grew = true -- it may have held others back
   end
 end
 
-local function reap()
-  if now < soonest or now < grace_until then return end
+function reap_all()
   reap_leases()
   reap_silent_gpus()
   reap_silent_waiters()

@@ -1,0 +1,111 @@
+-- Cards for those who ask for a host, a card, a class, or several cards at once.
+-- needs: keys ledger gpu cards place
+-- gives: indexes_of kept_cards chosen_cards
+
+-- The lawful cards of a host, best first.
+local function lawful_of(host, ask, bytes, not_these)
+  local cards = {}
+  for _, uuid in ipairs(host_gpus(host)) do
+    local card = not not_these[uuid] and read_card(uuid)
+    local why = card and obstacle(ask, card, bytes)
+    if card and not why then
+      table.insert(cards, card)
+    elseif why == 'silent' then
+      put_right(uuid, card)
+    end
+  end
+  table.sort(cards, function(x, y) return better(ask.placement, bytes, x, y) end)
+  return cards
+end
+
+-- The indexes in which a request's cards are found.
+function indexes_of(ask)
+  if ask.plain then return { FREE } end
+  local found = {}
+  for _, class in ipairs(call('HKEYS', CLASSES)) do -- at most 64, see publish_sample
+    if suits(ask, class) then table.insert(found, FREE .. '@' .. class) end
+  end
+  return found
+end
+
+-- One card with so many bytes for the request.
+local function one_card(ask, bytes, not_these)
+  if ask.gpu ~= '' then
+    local card = not not_these[ask.gpu] and read_card(ask.gpu)
+    local why = card and obstacle(ask, card, bytes)
+    if why == 'silent' then put_right(ask.gpu, card) end
+    return card and not why and card or nil
+  end
+  if ask.host ~= '' then return lawful_of(ask.host, ask, bytes, not_these)[1] end
+  local best
+  for _, index in ipairs(indexes_of(ask)) do
+    local card = best_of(index, ask, bytes, not_these)
+    if card and (not best or better(ask.placement, bytes, card, best)) then best = card end
+  end
+  return best
+end
+
+-- Several cards of one host, all or nothing: at most 16 hosts that have so many cards with room are looked at.
+local function cards_of_one_host(ask, want, not_these)
+  local names
+  if ask.host ~= '' then
+    names = { ask.host .. '#' }
+  else
+    widen()
+    local least, most = want.count * SPAN + want.bytes, (want.count + 1) * SPAN - 1
+    if ask.placement == 'spread' then
+      names = call('ZREVRANGEBYSCORE', WIDE, int(most), int(least), 'LIMIT', 0, 16)
+    else
+      names = call('ZRANGEBYSCORE', WIDE, int(least), int(most), 'LIMIT', 0, 16)
+    end
+  end
+  for _, entry in ipairs(names) do
+    local cards = lawful_of(string.match(entry, '^(.-)#'), ask, want.bytes, not_these)
+    if #cards >= want.count then return { unpack(cards, 1, want.count) } end
+  end
+  return nil
+end
+
+-- Cards that are kept for the request itself, or that it may take from those who come after it.
+function kept_cards(ask, want)
+  local uuids = {}
+  if ask.reserved ~= '' then
+    for uuid in string.gmatch(ask.reserved, '[^,]+') do table.insert(uuids, uuid) end
+  else
+    uuids = call('ZRANGEBYSCORE', RESERVED, want.bytes, '+inf', 'LIMIT', 0, 16)
+  end
+  local by_host = {}
+  for _, uuid in ipairs(uuids) do
+    local card = read_card(uuid)
+    if card and not obstacle(ask, card, want.bytes) then
+      local cards = by_host[card.host] or {}
+      by_host[card.host] = cards
+      table.insert(cards, card)
+      if #cards == want.count then return cards end
+    end
+  end
+  return nil
+end
+
+-- A lease that grows does so where it is: its cards, if all have room.
+local function own_cards(ask, want)
+  local cards = {}
+  for uuid in string.gmatch(ask.gpu, '[^,]+') do
+    local card = read_card(uuid)
+    if not card or obstacle(ask, card, want.bytes) then return nil end
+    table.insert(cards, card)
+  end
+  return cards
+end
+
+function chosen_cards(ask, want, not_these)
+  if ask.grows then return own_cards(ask, want) end
+  local cards
+  if want.count == 1 then
+    local card = one_card(ask, want.bytes, not_these)
+    cards = card and { card }
+  else
+    cards = cards_of_one_host(ask, want, not_these)
+  end
+  return cards or queued > 0 and kept_cards(ask, want) or nil
+end

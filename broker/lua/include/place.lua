@@ -1,0 +1,123 @@
+-- Where a request may go now. The same predicate decides the grant and the words of `explain`.
+-- needs: keys ledger gpu tenant host cards choose reserve share queue
+-- gives: suits obstacle better best_of place
+
+-- Whether cards of a class ("capability|mig|labels") are what a request selects.
+function suits(ask, class)
+  if ask.plain then return true end
+  local capability, mig, labels = string.match(class, '^(.-)|(.-)|(.*)$')
+  if ask.capability ~= '' and version(capability or '') < version(ask.capability) then return false end
+  if ask.mig == 'none' and (mig or '') ~= '' or ask.mig == 'only' and (mig or '') == '' then return false end
+  if ask.mig ~= '' and ask.mig ~= 'none' and ask.mig ~= 'only' and mig ~= ask.mig then return false end
+  for pair in string.gmatch(ask.labels, '[^,]+') do
+    if not string.find(',' .. (labels or '') .. ',', ',' .. pair .. ',', 1, true) then return false end
+  end
+  return true
+end
+
+-- Why a request may not take so many bytes of a card now; nil if it may.
+function obstacle(ask, card, bytes)
+  if settling then return 'settling' end
+  if (ask.host ~= '' and ask.host ~= card.host) or (ask.gpu ~= '' and ask.gpu ~= card.uuid and not ask.grows)
+      or not suits(ask, card.class) then
+    return 'selector'
+  end
+  if not lends[card.state] then return 'closed' end
+  if card.drained then return 'drained' end
+  if card.fresh_until < now then return 'silent' end
+  if bytes > card.capacity then return 'small' end
+  if card.reserved ~= '' and card.reserved ~= ask.id
+      and tonumber(call('HGET', WAITER_OF .. card.reserved, 'priority') or -9999) >= tonumber(ask.priority) then
+    return 'reserved'
+  end
+  if not (bytes >= 1 and card.leased + bytes <= card.budget) then
+    return card.leased + bytes <= card.capacity and 'unmanaged' or 'leased'
+  end
+  return (ask.host_memory > 0 or ask.cpus > 0) and host_lacks(ask, card.host) or nil
+end
+
+-- How little a card is liked by the default placement, in shares of the card: what is left over, counted twice where it
+-- is too little for another request of this size (it would be stranded), and the heat.
+local HEAT = { OPTIMAL = 0, NORMAL = 0.1, THROTTLED = 0.5 }
+local function dislike(card, bytes)
+  local left, whole_card = card.budget - card.leased - bytes, math.max(1, card.capacity)
+  return (left >= bytes and left or 2 * left) / whole_card + (HEAT[card.job_state] or 1)
+end
+
+-- The better of two cards for a way of placing.
+function better(way, bytes, x, y)
+  if way == 'cool' and x.temperature ~= y.temperature then return (x.temperature or 999) < (y.temperature or 999) end
+  if way == '' then
+    local dx, dy = dislike(x, bytes), dislike(y, bytes)
+    if dx ~= dy then return dx < dy end
+  end
+  local left, right = x.budget - x.leased, y.budget - y.leased
+  if left ~= right then
+    if way == 'spread' then return left > right end
+    return left < right
+  end
+  return x.uuid < y.uuid
+end
+
+-- Cards to look at first: how many each way compares before it takes the best.
+local LOOK = { pack = 1, spread = 1, cool = 16, [''] = 4 }
+
+-- One page of an index of free bytes, in the order that suits the way of placing.
+local function page(index, ask, bytes, from, count)
+  if ask.placement == 'spread' then return call('ZREVRANGEBYSCORE', index, '+inf', bytes, 'LIMIT', from, count) end
+  return call('ZRANGEBYSCORE', index, bytes, '+inf', 'LIMIT', from, count)
+end
+
+-- The best card of one index: pages are read until one holds a lawful card, at most 64 cards (law 13). `not_these` were
+-- kept for others.
+function best_of(index, ask, bytes, not_these)
+  local from, seen = 0, 0
+  while seen < 64 do
+    local count = seen == 0 and LOOK[ask.placement] or 16
+    local uuids, best = page(index, ask, bytes, from, count), nil
+    for _, uuid in ipairs(uuids) do
+      local card = not not_these[uuid] and read_card(uuid)
+      local why = card and obstacle(ask, card, bytes)
+      if card and not why then
+        if not best or better(ask.placement, bytes, card, best) then best = card end
+      elseif not_these[uuid] or why == 'selector' or why == 'host_memory' or why == 'cpus' or why == 'settling' then
+        from = from + 1 -- it stands there rightly
+      else
+        put_right(uuid, card)
+      end
+    end
+    if best or #uuids < count then return best end
+    seen = seen + #uuids
+  end
+  return nil
+end
+
+-- The cards for one alternative. Anything but one card of whatever class is looked for elsewhere.
+local function cards_for(ask, want, not_these)
+  if want.count == 1 and ask.plain and ask.gpu == '' and ask.host == '' and not ask.grows then
+    local card = best_of(FREE, ask, want.bytes, not_these)
+    if card then return { card } end
+    return queued > 0 and kept_cards(ask, want) or nil
+  end
+  return chosen_cards(ask, want, not_these)
+end
+
+-- Where a request goes now: { cards, bytes, choice }, or nil and why. Its alternatives are tried in their order.
+function place(ask, score)
+  if settling then return nil, 'settling' end
+  local why = ''
+  for choice, want in ipairs(ask.wants) do
+    if within_quota(tenant_of(ask.tenant), want.count * want.bytes) then
+      local not_these = {}
+      for _ = 1, 4 do
+        local cards = cards_for(ask, want, not_these)
+        if not cards then break end
+        if queued == 0 or passes(ask, score, cards, not_these) then return { cards = cards, bytes = want.bytes, choice = choice } end
+      end
+    else
+      hold_up(tenant_of(ask.tenant), group_of(ask))
+      why = 'quota'
+    end
+  end
+  return nil, why
+end

@@ -1,0 +1,72 @@
+-- A request as acquire and explain are given it, checked.
+-- needs: keys check asks gpu
+-- gives: read_request
+
+local PLACEMENTS = { balanced = '', pack = 'pack', spread = 'spread', cool = 'cool' }
+local OPTIONS = { placement = true, labels = true, capability = true, mig = true, host_memory = true, cpus = true,
+  ['function'] = true, nonce = true, cursor = true }
+
+-- Alternatives: at most 8, each so many bytes of each of up to 16 GPUs.
+local function check_asks(text)
+  local n = 0
+  for part in string.gmatch((text or '') .. ',', '([^,]*),') do
+    local count, bytes = string.match(part, '^(%d+)x(.*)$')
+    whole('gpus', count or '1', 1, WIDEST)
+    whole('memory', bytes or part, 1, 4398046511104)
+    n = n + 1
+  end
+  if n > 8 then invalid('memory', text, 'at most 8 alternatives') end
+end
+
+local function check_options(options)
+  if not PLACEMENTS[options.placement or 'balanced'] then
+    invalid('placement', options.placement, 'balanced, pack, spread or cool')
+  end
+  labels_text('labels', options.labels)
+  local capability = options.capability or ''
+  if capability ~= '' and not string.match(capability, '^%d%d?%.%d%d?$') then
+    invalid('capability', capability, 'a version such as 8.6')
+  end
+  local mig = options.mig or 'any'
+  if not string.match(mig, '^%w[%w.+]*$') or #mig > 32 then invalid('mig', mig, 'any, none, only or a profile such as 1g.5gb') end
+  whole('host_memory', options.host_memory or '0', 0, 1125899906842624)
+  whole('cpus', options.cpus or '0', 0, 100000000)
+  name('function', options['function'] or '', true)
+  if not string.match(options.nonce or '', '^%w*$') or #(options.nonce or '') > 64 then
+    invalid('nonce', options.nonce, 'at most 64 letters and digits')
+  end
+end
+
+-- The request in ARGV from `at` on: asks ttl_ms host gpu priority tenant owner job_id pid token wait, then options.
+function read_request(id, at)
+  local options = {}
+  for i = at + 11, #ARGV, 2 do
+    if not OPTIONS[ARGV[i]] or not ARGV[i + 1] then
+      invalid('option', ARGV[i], 'placement, labels, capability, mig, host_memory, cpus, function or nonce, and its value')
+    end
+    options[ARGV[i]] = ARGV[i + 1]
+  end
+  local ask = { id = name('lease_id', id), asks = ARGV[at], host = name('host', ARGV[at + 2], true),
+    gpu = name('gpu', ARGV[at + 3], true), priority = ARGV[at + 4] or '', tenant = name('tenant', ARGV[at + 5]),
+    owner = name('owner', ARGV[at + 6]), job_id = name('job_id', ARGV[at + 7], true), pid = ARGV[at + 8] or '',
+    reserved = '' }
+  ask.ttl_ms = whole('ttl_ms', ARGV[at + 1], 100, 86400000)
+  check_asks(ask.asks)
+  if not (string.match(ask.priority, '^-?%d+$') and #ask.priority <= 5 and math.abs(tonumber(ask.priority)) <= 1000) then
+    invalid('priority', ask.priority, 'a whole number from -1000 to 1000')
+  end
+  if ask.pid ~= '' then whole('pid', ask.pid, 1, 4194304) end
+  if #ARGV >= at + 11 then check_options(options) end
+  if refusal then return ask end
+  ask.placement = PLACEMENTS[options.placement or 'balanced']
+  ask.labels, ask.capability = options.labels or '', options.capability or ''
+  ask.mig = (options.mig or 'any') == 'any' and '' or options.mig
+  ask.host_memory, ask.cpus = tonumber(options.host_memory or 0), tonumber(options.cpus or 0)
+  ask.func, ask.nonce = options['function'] or '', options.nonce or ''
+  completed(ask)
+  for _, want in ipairs(ask.wants) do
+    if want.count > 1 and ask.gpu ~= '' then invalid('gpus', int(want.count), '1 where a gpu is named') end
+  end
+  ask.request = request_text(ask)
+  return ask
+end

@@ -1,0 +1,163 @@
+-- What an agent says of its cards, and of the leases on them.
+-- needs: keys check ledger gpu cards tenant host lease
+-- shares: FIELDS
+-- gives: read_report read_verdict publish take_verdict
+
+local SPEEDS = { OPTIMAL = '1.0', NORMAL = '0.8', THROTTLED = '0.5', CRITICAL = '0.0', UNAVAILABLE = '0.0' }
+FIELDS = 17
+
+-- The known values of one GPU, checked.
+function read_report(at, host_labels)
+  local r = { uuid = name('gpu', ARGV[at]), index = ARGV[at + 1], name = ARGV[at + 2], state = ARGV[at + 3],
+    job_state = ARGV[at + 4], reason = ARGV[at + 5], capability = ARGV[at + 14], mig = ARGV[at + 15],
+    processes = ARGV[at + 16], all = {}, known = {} }
+  whole('index', r.index, 0, 65535)
+  if not SPEEDS[r.state] then invalid('state', r.state, 'OPTIMAL, NORMAL, THROTTLED, CRITICAL or UNAVAILABLE') end
+  if not SPEEDS[r.job_state] then invalid('job_state', r.job_state, 'one of the five states') end
+  for i, field in ipairs({ 'memory_total_bytes', 'memory_used_bytes', 'memory_reserved_bytes', 'unmanaged_bytes',
+    'temperature_c', 'utilization_percent', 'power_mw', 'process_count' }) do
+    local value = ARGV[at + 5 + i]
+    if value ~= '' then
+      r[field] = whole(field, value, 0, 9007199254740991)
+      table.insert(r.known, field)
+      table.insert(r.known, value)
+    end
+    table.insert(r.all, field)
+    table.insert(r.all, value)
+  end
+  if r.capability ~= '' and not string.match(r.capability, '^%d%d?%.%d%d?$') then
+    invalid('capability', r.capability, 'a version such as 8.6')
+  end
+  if r.mig ~= '' and (not string.match(r.mig, '^%w[%w.+]*$') or #r.mig > 32) then invalid('mig', r.mig, 'a profile such as 1g.5gb') end
+  if #r.processes > 4096 or string.find(r.processes, '[^%d: ]') then invalid('processes', r.processes, 'pid:bytes pid:bytes') end
+  if lends[r.state] and not (r.memory_total_bytes and r.unmanaged_bytes) then
+    invalid('state', r.state, 'UNAVAILABLE while total or unmanaged memory is unknown') -- nothing fails open
+  end
+  r.labels = host_labels
+  r.class = (r.capability .. r.mig .. host_labels) ~= '' and r.capability .. '|' .. r.mig .. '|' .. host_labels or ''
+  return r
+end
+
+function read_verdict(at)
+  local v = { id = name('lease_id', ARGV[at]), token = ARGV[at + 1], verdict = ARGV[at + 2], used = ARGV[at + 3] }
+  whole('token', v.token, 1, 9007199254740991)
+  if v.verdict ~= '' and v.verdict ~= 'alive' and v.verdict ~= 'gone' then invalid('verdict', v.verdict, 'alive, gone or nothing') end
+  if v.used ~= '' then whole('used_bytes', v.used, 0, 9007199254740991) end
+  return v
+end
+
+-- Bytes of a setting in MiB; what somebody wrote by hand and is no number lends nothing.
+local function mebibytes(text, otherwise)
+  return #text <= 9 and string.match(text, '^%d+$') and tonumber(text) * MIB or otherwise
+end
+
+-- budget = min(total, limit) - reserve - unmanaged; the last known one while the card cannot be read.
+local function budget_of(report, card)
+  if not (report.memory_total_bytes and report.unmanaged_bytes) then
+    return card and card.capacity or 0, card and card.budget or 0
+  end
+  local own = call('HMGET', CONFIG, 'memory_limit_mb@' .. report.uuid, 'memory_reserve_mb@' .. report.uuid,
+    'memory_limit_mb', 'memory_reserve_mb')
+  local limit, reserve, capacity = own[1] or own[3], own[2] or own[4] or '512', report.memory_total_bytes
+  if limit then capacity = math.min(capacity, mebibytes(limit, 0)) end
+  capacity = math.max(0, capacity - mebibytes(reserve, capacity))
+  return capacity, math.max(0, capacity - report.unmanaged_bytes)
+end
+
+-- Cards of one class are found through an index of their own; a pool has at most 64 classes, cards of further ones are
+-- found without their class only.
+local function join_class(report, card)
+  if card and card.class == report.class then return end
+  if card then leave_class(report.uuid, card.class) end
+  if report.class == '' then return end
+  if call('HLEN', CLASSES) >= 64 and call('HEXISTS', CLASSES, report.class) == 0 then
+    report.class = ''
+  else
+    call('HINCRBY', CLASSES, report.class, 1)
+  end
+end
+
+-- A card that is kept for a waiter whom it can never hold now is kept no longer.
+local function keep_or_not(card)
+  if card.reserved == '' then return end
+  local need = tonumber(call('HGET', GPU_OF .. card.uuid, 'reserved_bytes') or 0)
+  if not lends[card.state] or card.drained or card.budget < need then
+    unreserve(card.reserved, 'its card has not got so much any more')
+    card.reserved = ''
+  end
+end
+
+local function tell_state(sample, report, known, job_state, short, short_before)
+  if known ~= report.state or job_state ~= report.job_state then
+    journal('state', 'gpu', report.uuid, 'host', sample.host, 'from', known or '', 'to', report.state,
+      'job_state', report.job_state, 'temperature_c', report.temperature_c and int(report.temperature_c) or '',
+      'reason', report.reason)
+  end
+  if short.bytes > 0 and short_before == 0 then -- law 1: says so
+    journal('short', 'gpu', report.uuid, 'host', sample.host, 'leased_bytes', int(short.leased),
+      'budget_bytes', int(short.budget), 'unmanaged_bytes', int(report.unmanaged_bytes or 0))
+  end
+end
+
+-- Takes one card's report. False if another host publishes the card.
+function publish(sample, report)
+  local uuid, host = report.uuid, sample.host
+  local known = read_card(uuid)
+  if known and known.host ~= host and known.state ~= 'UNAVAILABLE' and known.fresh_until >= now then
+    return false -- else the card moved house
+  end
+  local marks = call('HMGET', GPU_OF .. uuid, 'drained_by', 'short_bytes', 'free_bytes')
+  local by = marks[1] or ''
+  if sample.drained and not string.find(by, 'host', 1, true) then by = by == '' and 'host' or 'gpu,host' end
+  local capacity, budget = budget_of(report, known)
+  join_class(report, known)
+  local card = known or { uuid = uuid, leased = 0, reserved = '' }
+  local was, was_job, was_host = card.state, card.job_state, card.host
+  if was_host and was_host ~= host then widened[was_host] = true end
+  card.host, card.class, card.state, card.drained, card.peers = host, report.class, report.state, by ~= '', sample.count
+  card.capacity, card.budget = capacity, budget
+  card.fresh_until = sample.fresh_until
+  local free, short = math.max(0, budget - card.leased), math.max(0, card.leased - budget)
+  call('SADD', GPUS, uuid)
+  call('HSET', GPU_OF .. uuid, 'uuid', uuid, 'host', host, 'index', report.index, 'name', report.name,
+    'state', report.state, 'speed', SPEEDS[report.state], 'job_state', report.job_state,
+    'job_speed', SPEEDS[report.job_state], 'reason', report.reason, 'budget_bytes', int(budget),
+    'capacity_bytes', int(capacity), 'leased_bytes', int(card.leased), 'free_bytes', int(free), 'short_bytes', int(short),
+    'sampled_at', int(sample.at), 'fresh_until', int(sample.fresh_until), 'drained', card.drained and '1' or '0',
+    'drained_by', by, 'left', '0', 'class', report.class, 'peers', int(sample.count), 'capability', report.capability,
+    'mig', report.mig, 'labels', report.labels, 'processes', report.processes, unpack(report.all))
+  call('ZADD', FRESH, due(sample.fresh_until), uuid)
+  call('ZADD', CAPACITY, capacity, uuid)
+  keep_or_not(card)
+  offer(card)
+  if lends[card.state] and not card.drained and (free > tonumber(marks[3] or 0) or not lends[was] or settling) then
+    grown[uuid] = host
+  end
+  call('XADD', METRICS_OF .. host, 'MAXLEN', '~', int(sample.history * math.max(1, sample.count)), '*', 'uuid', uuid,
+    'host', host, 'at', int(sample.at), 'state', report.state, unpack(report.known))
+  tell_state(sample, report, was, was_job, { bytes = short, leased = card.leased, budget = budget }, tonumber(marks[2] or 0))
+  return true
+end
+
+-- law 9, second half: what an agent saw of a lease's process. It names the token, so that a confirmation that is late
+-- ends no newer lease of the same name.
+function take_verdict(sample, v)
+  local lease = read_lease(v.id)
+  if not lease or lease.token ~= v.token or lease.host ~= sample.host then return end
+  if v.used ~= '' then
+    local peak = math.max(tonumber(v.used), tonumber(lease.peak) or 0)
+    call('HSET', LEASE_OF .. v.id, 'used_bytes', v.used, 'peak_bytes', int(peak))
+    lease.peak = int(peak)
+  end
+  if v.verdict == 'alive' then
+    call('HSET', LEASE_OF .. v.id, 'seen_until', int(sample.fresh_until))
+    if lease.state == 'active' and call('HGET', LEASE_OF .. v.id, 'adopted') then -- renewed by its agent's eyes
+      local expires = now + lease.ttl_ms
+      if lease.revoke_at > 0 then expires = math.min(expires, math.max(lease.revoke_at, now + 1)) end
+      call('HSET', LEASE_OF .. v.id, 'expires_at', int(expires))
+      call('ZADD', LEASES, due(expires), v.id)
+    end
+  elseif v.verdict == 'gone' and lease.state == 'reclaiming' then
+    end_lease(lease, lease.revoke_at > 0 and lease.revoke_at <= now and 'revoked' or 'expired', 'reclaimed', 'why', 'seen')
+  end
+end

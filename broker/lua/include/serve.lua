@@ -1,0 +1,156 @@
+-- law 7: hands grown capacity to waiters. Priority first, then the tenant that has used least of its share, then arrival.
+-- At most 32 waiters are tried and 16 served in a script (law 13); the next script goes on from what is left.
+-- needs: keys ledger gpu tenant share queue place reserve grant lease change
+-- gives: serve_waiters
+
+local TRIED_MOST, SERVED_MOST = 32, 16
+
+-- The waiter's own thing: a lease, or growth of the one it holds. The push is a hint: what was granted stands in the
+-- ledger, and its waiter finds it at its next beat too.
+local function hand_over(ask, placed)
+  local claim_ms = setting_ms('claim_seconds', 10)
+  remove_waiter(ask.id, 'served')
+  for _, card in ipairs(placed.cards) do card.reserved = '' end
+  if ask.grows then
+    local lease = read_lease(ask.grows)
+    if lease then resize_lease(lease, placed.cards, lease.bytes + placed.bytes) end
+  else
+    grant(ask, placed, 'granted', claim_ms, now - ask.since)
+  end
+  call('RPUSH', WAKE_OF .. ask.id, int(token))
+  call('PEXPIRE', WAKE_OF .. ask.id, claim_ms)
+end
+
+-- The groups of waiters to look at, for what grew.
+local function groups_to_serve(cards)
+  local groups, seen = {}, {}
+  local function add(group)
+    if not seen[group] then
+      seen[group] = true
+      table.insert(groups, group)
+    end
+  end
+  for uuid, host in pairs(cards) do
+    if string.sub(uuid, 1, 1) == '=' then
+      add(host)
+      add('any')
+    else
+      for _, group in ipairs(groups_of(uuid, host)) do add(group) end
+    end
+  end
+  return groups
+end
+
+-- The lines of these groups, of at most 64 each.
+local function lines_of(groups)
+  local lines = {}
+  for _, group in ipairs(groups) do
+    local flat = call('ZRANGE', LINES_OF .. group, 0, 63, 'WITHSCORES')
+    for i = 1, #flat, 2 do
+      local tenant, size = string.match(flat[i], '|([^|]*)|(%d+)$')
+      table.insert(lines, { name = flat[i], score = tonumber(flat[i + 1]), tenant = tenant, size = tonumber(size), at = 0 })
+    end
+  end
+  return lines
+end
+
+-- Whether the first of line x goes before the first of line y.
+local function goes_before(x, y, fair)
+  local px, py = math.floor(x.score / PRIORITY), math.floor(y.score / PRIORITY)
+  if px ~= py then return px < py end
+  if fair and x.tenant ~= y.tenant then
+    local ux, uy = share_used(x.tenant), share_used(y.tenant)
+    if ux ~= uy then return ux < uy end
+  end
+  return x.score < y.score
+end
+
+local function next_line(lines, fair)
+  local best
+  for _, line in ipairs(lines) do
+    if not line.done and (not best or goes_before(line, best, fair)) then best = line end
+  end
+  return best
+end
+
+-- The waiter at `line.at` in its line, whose score becomes the line's.
+local function look(line)
+  local flat = call('ZRANGE', LINE_OF .. line.name, line.at, line.at, 'WITHSCORES')
+  if not flat[1] then
+    line.done = true
+    return nil
+  end
+  line.score = tonumber(flat[2])
+  local ask = read_waiter(flat[1])
+  if not ask then
+    call('ZREM', LINE_OF .. line.name, flat[1])
+    remove_waiter(flat[1], 'its hash was lost')
+  end
+  return ask
+end
+
+-- Those for whom grown cards are kept come first: nobody else can use these.
+local function serve_kept(cards)
+  local served = 0
+  for uuid in pairs(cards) do
+    local id = string.sub(uuid, 1, 1) ~= '=' and call('HGET', GPU_OF .. uuid, 'reserved_for')
+    local ask = id and id ~= '' and read_waiter(id)
+    local placed = ask and place(ask, tonumber(call('ZSCORE', WAITERS, id) or 0))
+    if placed then
+      hand_over(ask, placed)
+      served = served + 1
+      if served == SERVED_MOST then break end
+    end
+  end
+  return served
+end
+
+-- The most free bytes of any card, on offer or kept for one.
+local function most_free()
+  local free, kept = call('ZREVRANGE', FREE, 0, 0, 'WITHSCORES')[2], call('ZREVRANGE', RESERVED, 0, 0, 'WITHSCORES')[2]
+  return math.max(tonumber(free or 0), tonumber(kept or 0))
+end
+
+-- Serves from what grew. False if it stopped at a bound, with something served: then there is more to do.
+local function serve_from(cards, budget)
+  budget.served = budget.served + serve_kept(cards)
+  local lines, fair, most = lines_of(groups_to_serve(cards)), false, most_free()
+  for _, line in ipairs(lines) do fair = fair or line.tenant ~= lines[1].tenant end
+  local largest = most > 0 and size_of_line(most) or -1
+  while budget.tried < TRIED_MOST and budget.served < SERVED_MOST do
+    local line = next_line(lines, fair)
+    if not line then return true end
+    local ask = line.size <= largest and look(line)
+    if ask then
+      budget.tried = budget.tried + 1
+      local placed = least_bytes(ask) <= most and place(ask, line.score)
+      if placed then
+        hand_over(ask, placed)
+        budget.served, line.at = budget.served + 1, 0
+      else
+        line.at = line.at + 1 -- others of about its size may want less, or stand in another way
+        if line.at == 8 then line.done = true end
+      end
+    elseif line.size > largest then
+      line.done = true
+    end
+  end
+  return budget.served == 0
+end
+
+function serve_waiters()
+  local budget = { tried = 0, served = 0 }
+  for _ = 1, 2 do -- the second time for cards that were kept for one who found room elsewhere
+    if not next(grown) or settling then return end
+    if queued == 0 then
+      grown = {}
+      return
+    end
+    local cards = grown
+    grown = {}
+    if not serve_from(cards, budget) then
+      for uuid, host in pairs(cards) do grown[uuid] = host end
+      return
+    end
+  end
+end

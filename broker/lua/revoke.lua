@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- An operator, or a higher priority, wants a lease's memory back: its holder is told at its next renewal and has the
+-- grace to end it; then it ends as if its time were over. Asked again, the deadline only moves nearer.
+--
+-- KEYS   the pool's keys
+-- ARGV   1 id  2 grace_ms  3 reason
+-- reply  revoked revoke_at_ms | unknown | gone (over already, its bytes still count)
+-- errors BROKER_INVALID
+-- cost   O(log n)
+-- include: keys check ledger turn
+-- needs: lease change
+
+local id, grace_ms = name('lease_id', ARGV[1]), whole('grace_ms', ARGV[2], 0, 86400000)
+local reason = ARGV[3] or ''
+if #reason > 200 or string.find(reason, '%c') then invalid('reason', reason, 'one line of at most 200 characters') end
+if refusal then return refusal end
+local lease, answer = read_lease(id), { 'unknown' }
+if lease and lease.state == 'reclaiming' then
+  answer = { 'gone' }
+elseif lease then
+  answer = { 'revoked', int(revoke_lease(lease, grace_ms, reason)) }
+end
+reap()
+serve()
+save()
+return answer

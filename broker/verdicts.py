@@ -1,0 +1,169 @@
+"""What speaks against a request, in plain English: the words of ``broker.explain``, each with what to do."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from broker.units import format_size
+
+if TYPE_CHECKING:
+    from broker.explain import CardVerdict, Explanation
+
+
+def words(e: Explanation) -> list[str]:
+    """A headline, then the reasons: the one that is nearest to coming right first."""
+    if e.kind == "unknown":
+        gone = f"the ledger knows no request or lease {e.what}: it ended, or never was"
+        return [f"{gone}; `gpubroker events` says what happened"]
+    if e.kind == "granted":
+        return [f"{e.what} holds its lease; it waits for nothing"]
+    return [_headline(e), *_reasons(e)]
+
+
+def _headline(e: Explanation) -> str:
+    if e.kind == "ask":
+        best = next((card for card in e.cards if card.fits), None)
+        if best is not None:
+            return f"{e.request} would be granted now, for instance on {best.uuid} of {best.host}"
+        before = f", behind {_count(e.waiters, 'request')} at most" if e.waiters else ""
+        return f"{e.request} would have to wait{before}{_at_the_earliest(e)}"
+    return f"{e.what} waits for {e.request}, at place {e.place} of {e.waiters}{_at_the_earliest(e)}"
+
+
+def _at_the_earliest(e: Explanation) -> str:
+    if e.estimate_seconds is None or e.fits:
+        return ""
+    seconds = e.estimate_seconds
+    told = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"; there may be room in {told} at the earliest, if leases are held as long as they were before"
+
+
+def _reasons(e: Explanation) -> list[str]:
+    if not e.cards:
+        return ["the pool has no card: start `gpubroker agent` on a machine with GPUs"]
+    by_reason: dict[str, list[CardVerdict]] = defaultdict(list)
+    for card in e.cards:
+        by_reason[card.why].append(card)
+    told = [say(e, by_reason[why]) for why, say in _SAID.items() if why in by_reason]
+    if set(by_reason) <= {"small", "selector"}:
+        told.insert(0, "as the pool is, it can never be granted")
+    return told
+
+
+def _settling(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    left = max(0, (e.settling_until or 0) - e.now) / 1000
+    return f"the ledger lost data, and its holders have {left:.0f} s more to register what they hold; wait for that"
+
+
+def _quota(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    need, left = cards[0].need_bytes * e.gpus, e.quota_left_bytes or 0
+    return (
+        f"tenant {e.tenant} has {format_size(left)} of its quota left and {format_size(need)} are needed: give "
+        f"something back, or raise it with `gpubroker tenants set {e.tenant} --quota SIZE`"
+    )
+
+
+def _leased(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    near = min(cards, key=lambda card: card.missing_bytes)
+    return (
+        f"{_count(len(cards), 'card')} with too little free: nearest is {near.uuid} on {near.host}, "
+        f"{format_size(near.free_bytes)} free of {format_size(near.budget_bytes)} where {format_size(near.need_bytes)} "
+        f"are needed; wait for {format_size(near.missing_bytes)} more, or ask for less"
+    )
+
+
+def _gang(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    most = max(cards, key=lambda card: int(card.detail or 0))
+    return (
+        f"{e.gpus} cards of one host are needed: {most.host} has {most.detail} with "
+        f"{format_size(most.need_bytes)} free; wait, or ask for fewer"
+    )
+
+
+def _unmanaged(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    near = min(cards, key=lambda card: card.missing_bytes)
+    return (
+        f"{_count(len(cards), 'card')} where processes without a lease are in the way: {near.uuid} on {near.host} can "
+        f"lend {format_size(near.budget_bytes)} of {format_size(near.capacity_bytes)}; end them, or make leases of "
+        f"them with `gpubroker adopt PID MEMORY --host {near.host}`"
+    )
+
+
+def _reserved(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    return f"{_count(len(cards), 'card')} kept for those who came before: {_list(card.detail for card in cards)}; wait"
+
+
+def _passed(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    who = _list(card.detail for card in cards)
+    return f"{_count(len(cards), 'card')} with room, but {who} came before and was passed often enough; wait"
+
+
+def _host_lacks(what: str) -> Callable[[Explanation, Sequence[CardVerdict]], str]:
+    def say(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+        return f"too few of the host's {what} are left on {_list(card.host for card in cards)}; wait, or ask for fewer"
+
+    return say
+
+
+def _drained(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    return (
+        f"{_count(len(cards), 'card')} drained: {_list(card.uuid for card in cards)}; "
+        f"`gpubroker undrain {cards[0].uuid}` opens one again, or `--host {cards[0].host}` its host"
+    )
+
+
+def _silent(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    number, oldest = _count(len(cards), "card"), max(e.now - int(card.detail or e.now) for card in cards) / 1000
+    hosts = _list(card.host for card in cards)
+    return f"{number} without a sample for up to {oldest:.0f} s: does `gpubroker agent` run on {hosts}?"
+
+
+def _closed(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    first = cards[0]
+    return f"{_count(len(cards), 'card')} closed: {first.uuid} on {first.host} is {first.detail.rstrip(': ')}"
+
+
+def _selector(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    wanted = " ".join(filter(None, re.split(r"[ ;]", cards[0].detail)))
+    return f"{_count(len(cards), 'card')} not of the kind that was asked for: {wanted}"
+
+
+def _small(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    most = max(cards, key=lambda card: card.capacity_bytes)
+    return (
+        f"{_count(len(cards), 'card')} too small even when empty: the largest, {most.uuid} on {most.host}, lends at "
+        f"most {format_size(most.capacity_bytes)} where {format_size(most.need_bytes)} are needed; ask for less"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _list(names: Iterable[str]) -> str:
+    """Up to three of them, each once."""
+    told = sorted(set(names))
+    return ", ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else "")
+
+
+#: What is said of each verdict: first what holds everything back, then what is nearest to coming right by itself, then
+#: what a person can mend, last what cannot be.
+_SAID: dict[str, Callable[[Explanation, Sequence[CardVerdict]], str]] = {
+    "settling": _settling,
+    "quota": _quota,
+    "passed": _passed,
+    "leased": _leased,
+    "gang": _gang,
+    "reserved": _reserved,
+    "host_memory": _host_lacks("bytes of memory"),
+    "cpus": _host_lacks("processors"),
+    "unmanaged": _unmanaged,
+    "drained": _drained,
+    "silent": _silent,
+    "closed": _closed,
+    "selector": _selector,
+    "small": _small,
+}

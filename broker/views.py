@@ -1,0 +1,203 @@
+"""What a pool tells: leases, cards, waiters, samples, configuration and events. For threads and for an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from broker import connection, plans
+from broker.errors import InvalidRequest
+from broker.wire import AsyncWire, Wire
+
+if TYPE_CHECKING:
+    import redis
+
+    from broker.journal import Subscription
+    from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
+    from broker.thresholds import Thresholds
+    from broker.values import Throttle
+
+
+class Views(Wire):
+    """What a pool tells to whom it asks."""
+
+    def __init__(self, client: redis.Redis, *, pool: str = "default", url: str = "") -> None:
+        """As ``Wire``."""
+        super().__init__(client, pool=pool, url=url)
+        self._subscription: Subscription | None = None
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    def get(self, lease_id: str) -> LeaseRecord | None:
+        """One lease, or ``None``."""
+        return self.run(plans.lease(self.keys, lease_id))
+
+    def leases(self) -> list[LeaseRecord]:
+        """Every lease whose bytes count, the next to end first."""
+        return self.run(plans.leases(self.keys))
+
+    def abandoned(self, lease_ids: Sequence[str]) -> list[str]:
+        """Which of these names were given up by their holder within the last minute."""
+        return self.run(plans.abandoned(self.keys, lease_ids))
+
+    def waiters(self) -> list[Waiter]:
+        """Every waiter, the next to be served first."""
+        return self.run(plans.waiters(self.keys))
+
+    def gpus(self) -> list[Gpu]:
+        """Every GPU, by host and index; one whose agent is silent reads UNAVAILABLE."""
+        return self.run(plans.gpus(self.keys))
+
+    def hosts(self) -> list[dict[str, str]]:
+        """Every host's hash: host, state, reason, source, gpus, sampled_at, fresh_until."""
+        return self.run(plans.hosts(self.keys))
+
+    def available(self) -> dict[str, int]:
+        """Bytes that could be borrowed now, by GPU; only GPUs open for grants."""
+        return {gpu.uuid: gpu.free_bytes for gpu in self.gpus() if gpu.lends}
+
+    def events(self, after: str = "0", count: int = 1000) -> list[Event]:
+        """The journal after a stream id, oldest first."""
+        return self.run(plans.events(self.keys, after, count))
+
+    def recent_events(self, count: int = 1000) -> list[Event]:
+        """The journal's last entries, oldest first."""
+        return self.run(plans.recent_events(self.keys, count))
+
+    def last_event_id(self) -> str:
+        """The stream id at which the journal ends now."""
+        return self.run(plans.last_event_id(self.keys))
+
+    def history(self, gpu: str) -> list[Sample]:
+        """The samples kept of one GPU, oldest first."""
+        return self.run(plans.history(self.keys, gpu))
+
+    # -- what a job asks -----------------------------------------------------------------------------------------------
+
+    def throttle(self, gpu: str | None = None) -> Throttle:
+        """What a holder should do: on this GPU, else on this process's own, else on the pool's worst."""
+        return self.run(plans.throttle(self.keys, gpu))
+
+    def should_throttle(self, gpu: str | None = None) -> bool:
+        """Whether to work slower than full speed."""
+        return self.throttle(gpu).speed < 1.0
+
+    def speed(self, gpu: str | None = None) -> float:
+        """The multiplier to scale work by, 0.0 to 1.0; 0.0 means pause."""
+        return self.throttle(gpu).speed
+
+    # -- the pool's configuration --------------------------------------------------------------------------------------
+
+    def config(self, gpu: str | None = None) -> Thresholds:
+        """The pool's configuration, or what holds for one GPU."""
+        return self.run(plans.config(self.keys, gpu))
+
+    def update_config(self, gpu: str | None = None, **changes: Any) -> Thresholds:
+        """Change configuration, live; ``None`` restores a default. Agents pick it up within one interval.
+
+        Raises:
+            InvalidRequest: unknown name, or a value out of bounds; nothing was changed.
+        """
+        while True:
+            result, argv = self.run(plans.new_config(self.keys, changes, gpu))
+            if self.call("configure", *argv) != "changed":
+                return result
+
+    # -- events as they happen -----------------------------------------------------------------------------------------
+
+    def follow(self, after: str = "$", block_ms: int = 3000) -> Iterator[Event | None]:
+        """Events as they happen, for ever; ``None`` whenever ``block_ms`` passed without one."""
+        if not 1 <= block_ms <= 4000:
+            raise InvalidRequest("block_ms", block_ms, "1 to 4000: below the socket's own timeout")
+        if after == "$":
+            after = self.last_event_id()
+        while True:
+            reply = self._run_command("XREAD", "COUNT", 500, "BLOCK", block_ms, "STREAMS", self.keys.events, after)
+            streams = reply.items() if isinstance(reply, Mapping) else reply or ()
+            for _, entries in streams:
+                for stream_id, fields in connection.entries(entries):
+                    after = stream_id
+                    yield plans.event(stream_id, fields)
+            if not reply:
+                yield None
+
+    def on(self, kind: str, callback: Callable[[Event], None]) -> Callable[[], None]:
+        """Call back on ``optimal``, ``normal``, ``throttle``, ``critical``, ``unavailable``, ``lease_lost`` or a kind
+        of the journal. Returns a function that ends it.
+
+        Callbacks run on one thread of this broker's, one after the other.
+        """
+        from broker.journal import Subscription
+
+        if self._subscription is None:
+            self._subscription = Subscription(self)
+        return self._subscription.add(kind, callback)
+
+    def close(self) -> None:
+        """End callbacks and close the connections."""
+        if self._subscription is not None:
+            self._subscription.stop()
+        super().close()
+
+
+class AsyncViews(AsyncWire):
+    """As ``Views``, awaited."""
+
+    async def get(self, lease_id: str) -> LeaseRecord | None:
+        """As ``Broker.get``."""
+        return await self.run(plans.lease(self.keys, lease_id))
+
+    async def leases(self) -> list[LeaseRecord]:
+        """As ``Broker.leases``."""
+        return await self.run(plans.leases(self.keys))
+
+    async def abandoned(self, lease_ids: Sequence[str]) -> list[str]:
+        """As ``Broker.abandoned``."""
+        return await self.run(plans.abandoned(self.keys, lease_ids))
+
+    async def waiters(self) -> list[Waiter]:
+        """As ``Broker.waiters``."""
+        return await self.run(plans.waiters(self.keys))
+
+    async def gpus(self) -> list[Gpu]:
+        """As ``Broker.gpus``."""
+        return await self.run(plans.gpus(self.keys))
+
+    async def hosts(self) -> list[dict[str, str]]:
+        """As ``Broker.hosts``."""
+        return await self.run(plans.hosts(self.keys))
+
+    async def available(self) -> dict[str, int]:
+        """As ``Broker.available``."""
+        return {gpu.uuid: gpu.free_bytes for gpu in await self.gpus() if gpu.lends}
+
+    async def events(self, after: str = "0", count: int = 1000) -> list[Event]:
+        """As ``Broker.events``."""
+        return await self.run(plans.events(self.keys, after, count))
+
+    async def history(self, gpu: str) -> list[Sample]:
+        """As ``Broker.history``."""
+        return await self.run(plans.history(self.keys, gpu))
+
+    async def throttle(self, gpu: str | None = None) -> Throttle:
+        """As ``Broker.throttle``."""
+        return await self.run(plans.throttle(self.keys, gpu))
+
+    async def should_throttle(self, gpu: str | None = None) -> bool:
+        """As ``Broker.should_throttle``."""
+        return (await self.throttle(gpu)).speed < 1.0
+
+    async def speed(self, gpu: str | None = None) -> float:
+        """As ``Broker.speed``."""
+        return (await self.throttle(gpu)).speed
+
+    async def config(self, gpu: str | None = None) -> Thresholds:
+        """As ``Broker.config``."""
+        return await self.run(plans.config(self.keys, gpu))
+
+    async def update_config(self, gpu: str | None = None, **changes: Any) -> Thresholds:
+        """As ``Broker.update_config``."""
+        while True:
+            result, argv = await self.run(plans.new_config(self.keys, changes, gpu))
+            if await self.call("configure", *argv) != "changed":
+                return result
