@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from broker import calls, plans
-from broker.calls import Granted, Waiting, check_name, check_token, check_wait
+from broker import answers, calls, plans
+from broker.answers import Granted, Waiting
+from broker.calls import check_name, check_token, check_wait
 from broker.errors import (
     BrokerError,
     ImpossibleRequest,
@@ -18,6 +19,7 @@ from broker.errors import (
     LeaseNotFound,
     PoolUnavailable,
 )
+from broker.explain import Explanation, Inquiry
 from broker.lease import AsyncLease
 from broker.units import parse_seconds, parse_size
 from broker.views import AsyncViews
@@ -66,7 +68,7 @@ class AsyncBroker(AsyncViews):
             if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
                 await asyncio.shield(asyncio.ensure_future(self._withdraw(request)))
             raise
-        answer = calls.read_acquire(reply, request)
+        answer = answers.read_acquire(reply, request)
         if isinstance(answer, Waiting):
             answer, asked = await self._wait(request, answer.place)
         return AsyncLease(self, answer, asked)
@@ -78,7 +80,7 @@ class AsyncBroker(AsyncViews):
                 await self._sleep(request.id, ends, calls.beats(place))
                 asked = time.monotonic()
                 stay = ends > asked
-                answer = calls.read_acquire(await self.call("acquire", *request.asking(stay)), request)
+                answer = answers.read_acquire(await self.call("acquire", *request.asking(stay)), request)
                 if isinstance(answer, Granted):
                     return answer, asked
                 place = answer.place
@@ -141,8 +143,8 @@ class AsyncBroker(AsyncViews):
         return (await self.prolong(lease_id, token, ttl)).expires_at
 
     async def prolong(
-        self, lease_id: str, token: int, ttl: float | None = None, claim: calls.Claim | None = None
-    ) -> calls.Renewal:
+        self, lease_id: str, token: int, ttl: float | None = None, claim: answers.Claim | None = None
+    ) -> answers.Renewal:
         """As ``renew``; tells also whether the lease was revoked, and, with a ``claim``, a ledger that lost the lease.
 
         Raises:
@@ -154,8 +156,8 @@ class AsyncBroker(AsyncViews):
         except LeaseNotFound:
             if claim is None:
                 raise
-            return calls.Renewal(calls.read_registered(await self.call("register", *claim.argv), claim), 0)
-        return calls.Renewal(int(reply[0]), int(reply[1]))
+            return answers.Renewal(answers.read_registered(await self.call("register", *claim.argv), claim), 0)
+        return answers.Renewal(int(reply[0]), int(reply[1]))
 
     async def release(self, lease_id: str, token: int) -> bool:
         """As ``Broker.release``."""
@@ -180,7 +182,7 @@ class AsyncBroker(AsyncViews):
         try:
             while True:
                 stay = ends > time.monotonic()
-                answer = calls.read_resize(await self.call("resize", *argv, int(stay), nonce), lease_id, size)
+                answer = answers.read_resize(await self.call("resize", *argv, int(stay), nonce), lease_id, size)
                 if not isinstance(answer, Waiting):
                     return answer
                 await self._sleep(f"{lease_id}+", ends, calls.beats(answer.place))
@@ -199,7 +201,7 @@ class AsyncBroker(AsyncViews):
         """
         grace_ms = parse_seconds(grace, "grace", least=0, most=86_400)
         reply = await self.call("revoke", check_name("lease_id", lease_id), grace_ms, reason)
-        return calls.read_revoke(reply, lease_id)
+        return answers.read_revoke(reply, lease_id)
 
     async def adopt(
         self, pid: int, memory: int | str, *, host: str | None = None, gpu: str | None = None, ttl: float = 30,
@@ -218,8 +220,20 @@ class AsyncBroker(AsyncViews):
             pid_started=pid_started,
         )  # fmt: skip
         asked = time.monotonic()
-        granted = calls.read_adopt(await self.call("adopt", *request), request)
+        granted = answers.read_adopt(await self.call("adopt", *request), request)
         return AsyncLease(self, granted, asked)
+
+    async def explain(self, what: calls.Memory, **request: Any) -> Explanation:
+        """Why the waiter of that name waits, or what a request for so much memory would meet now: card by card, by the
+        very predicate that grants, with its place and an estimate of when. ``request`` is what ``acquire`` takes.
+
+        Raises:
+            InvalidRequest: neither a size nor a name, or an option that ``acquire`` does not take.
+        """
+        inquiry = Inquiry(what, request)
+        while (argv := inquiry.next_argv()) is not None:
+            inquiry.take(await self.call("explain", *argv))
+        return await self.run(inquiry.conclude(self.keys))
 
     async def epoch(self) -> int:
         """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""

@@ -326,6 +326,10 @@ class Audit:
         if event.fields.get("why", "born") != "born":
             self._begin(unsure=True)
 
+    def _settling(self, event: Event) -> None:
+        self._settling_until = int(event.fields["settling_until"])
+        self._grace_until = max(self._grace_until, self._settling_until)
+
     def _clock(self, event: Event) -> None:
         self._grace_until = max(self._grace_until, int(event.fields.get("grace_until") or 0))
 
@@ -363,6 +367,7 @@ _HANDLERS: dict[str, Callable[[Audit, Event], None]] = {
     "tenant": Audit._tenant,
     "epoch": Audit._new_epoch,
     "clock": Audit._clock,
+    "settling": Audit._settling,
 }
 
 

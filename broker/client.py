@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from broker import calls, plans
-from broker.calls import Granted, Waiting, check_name, check_token, check_wait
+from broker import answers, calls, plans
+from broker.answers import Granted, Waiting
+from broker.calls import check_name, check_token, check_wait
 from broker.errors import (
     BrokerError,
     ImpossibleRequest,
@@ -18,6 +19,7 @@ from broker.errors import (
     LeaseNotFound,
     PoolUnavailable,
 )
+from broker.explain import Explanation, Inquiry
 from broker.lease import Lease, Renewer
 from broker.units import parse_seconds, parse_size
 from broker.views import Views
@@ -78,7 +80,7 @@ class Broker(Views):
             if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
                 self._withdraw(request)
             raise
-        answer = calls.read_acquire(reply, request)
+        answer = answers.read_acquire(reply, request)
         if isinstance(answer, Waiting):
             answer, asked = self._wait(request, answer.place)
         return Lease(self, answer, asked)
@@ -91,7 +93,7 @@ class Broker(Views):
                 self._sleep(request.id, ends, calls.beats(place))
                 asked = time.monotonic()
                 stay = ends > asked
-                answer = calls.read_acquire(self.call("acquire", *request.asking(stay)), request)
+                answer = answers.read_acquire(self.call("acquire", *request.asking(stay)), request)
                 if isinstance(answer, Granted):
                     return answer, asked
                 place = answer.place
@@ -182,8 +184,8 @@ class Broker(Views):
         return self.prolong(lease_id, token, ttl).expires_at
 
     def prolong(
-        self, lease_id: str, token: int, ttl: float | None = None, claim: calls.Claim | None = None
-    ) -> calls.Renewal:
+        self, lease_id: str, token: int, ttl: float | None = None, claim: answers.Claim | None = None
+    ) -> answers.Renewal:
         """As ``renew``; tells also whether the lease was revoked, and, with a ``claim``, a ledger that lost the lease.
 
         Raises:
@@ -195,8 +197,8 @@ class Broker(Views):
         except LeaseNotFound:
             if claim is None:
                 raise
-            return calls.Renewal(calls.read_registered(self.call("register", *claim.argv), claim), 0)
-        return calls.Renewal(int(reply[0]), int(reply[1]))
+            return answers.Renewal(answers.read_registered(self.call("register", *claim.argv), claim), 0)
+        return answers.Renewal(int(reply[0]), int(reply[1]))
 
     def release(self, lease_id: str, token: int) -> bool:
         """End a lease, serving waiters in the same step. True if in time; False if its time had passed.
@@ -224,7 +226,7 @@ class Broker(Views):
         try:
             while True:
                 stay = ends > time.monotonic()
-                answer = calls.read_resize(self.call("resize", *argv, int(stay), nonce), lease_id, size)
+                answer = answers.read_resize(self.call("resize", *argv, int(stay), nonce), lease_id, size)
                 if not isinstance(answer, Waiting):
                     return answer
                 self._sleep(f"{lease_id}+", ends, calls.beats(answer.place))
@@ -243,7 +245,7 @@ class Broker(Views):
         """
         grace_ms = parse_seconds(grace, "grace", least=0, most=86_400)
         reply = self.call("revoke", check_name("lease_id", lease_id), grace_ms, reason)
-        return calls.read_revoke(reply, lease_id)
+        return answers.read_revoke(reply, lease_id)
 
     def adopt(
         self, pid: int, memory: int | str, *, host: str | None = None, gpu: str | None = None, ttl: float = 30,
@@ -262,8 +264,20 @@ class Broker(Views):
             pid_started=pid_started,
         )  # fmt: skip
         asked = time.monotonic()
-        granted = calls.read_adopt(self.call("adopt", *request), request)
+        granted = answers.read_adopt(self.call("adopt", *request), request)
         return Lease(self, granted, asked)
+
+    def explain(self, what: calls.Memory, **request: Any) -> Explanation:
+        """Why the waiter of that name waits, or what a request for so much memory would meet now: card by card, by the
+        very predicate that grants, with its place and an estimate of when. ``request`` is what ``acquire`` takes.
+
+        Raises:
+            InvalidRequest: neither a size nor a name, or an option that ``acquire`` does not take.
+        """
+        inquiry = Inquiry(what, request)
+        while (argv := inquiry.next_argv()) is not None:
+            inquiry.take(self.call("explain", *argv))
+        return self.run(inquiry.conclude(self.keys))
 
     def epoch(self) -> int:
         """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""

@@ -76,8 +76,8 @@ class Snapshot:
 
 
 def differences(broker: Broker) -> list[str]:
-    """Every difference between the leases and what the ledger keeps about them, in words; empty if all adds up."""
-    return [str(difference) for difference in check(broker)]
+    """Every lasting difference between the leases and what the ledger keeps about them; empty if all adds up."""
+    return [str(difference) for difference in check(broker, readings=2)]
 
 
 def check(broker: Broker, *, readings: int = 1) -> list[Difference]:

@@ -11,7 +11,7 @@ from broker.units import MIB
 
 if TYPE_CHECKING:
     from broker.aio import AsyncBroker
-    from broker.calls import Claim, Granted, Renewal
+    from broker.answers import Claim, Granted, Renewal
     from broker.client import Broker
 
 #: What the CUDA context and the driver take of a process's share before its first tensor; 300 to 500 MB were seen.
@@ -124,7 +124,7 @@ class Lease(LeaseFacts):
     def renew(self, ttl: float | None = None) -> int:
         """Put the end off to one TTL from now; ``ttl`` in seconds changes it for good. Returns the new end in ms.
 
-        A revoked lease is put off to its deadline at most, see ``revoke_at``. A ledger that lost the lease is told of it.
+        A revoked lease is put off to its deadline at most, see ``revoke_at``. A ledger that lost it is told of it.
 
         Raises:
             LeaseLost: its time was over before. StaleToken: another holds it. LeaseNotFound: the ledger forgot it.

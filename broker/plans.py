@@ -255,9 +255,15 @@ def agent_view(keys: Keys, uuids: Sequence[str]) -> Plan[tuple[dict[str, list[He
     if not pairs:
         return on, dict(stored)
     rows = yield [
-        ("HMGET", keys.lease(lease_id), "memory_bytes", "pid", "state", "created_at") for _, lease_id in pairs
+        ("HMGET", keys.lease(lease_id), "memory_bytes", "pid", "state", "created_at", "token", "pid_started", "adopted")
+        for _, lease_id in pairs
     ]
-    for (uuid, lease_id), (memory, pid, state, created) in zip(pairs, rows, strict=True):
+    for (uuid, lease_id), (memory, pid, state, created, token, started, adopted) in zip(pairs, rows, strict=True):
         if memory is not None:
-            on[uuid].append(HeldLease(lease_id, int(memory), int(pid) if pid else None, state, int(created)))
+            on[uuid].append(
+                HeldLease(
+                    lease_id, int(memory), int(pid) if pid else None, state, int(created), int(token), started or "",
+                    adopted == "1",
+                )
+            )  # fmt: skip
     return on, dict(stored)

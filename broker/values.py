@@ -48,6 +48,32 @@ class HeldLease:
     pid: int | None
     state: str
     created_at: int
+    token: int = 0
+    pid_started: str = ""
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseVerdict:
+    """What an agent saw of a lease: ``alive`` or ``gone`` of its process, ``""`` where it cannot tell, and its bytes.
+
+    It names the token, so that a word that comes late is not taken for one about a newer lease of the same name.
+    """
+
+    id: str
+    token: int
+    verdict: str
+    used_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What an agent says of its host. ``memory_bytes`` and ``cpus_milli`` are what jobs may have of it, ``None``
+    where it is not told: then none is lent. ``labels`` are ``"name=value,name=value"``."""
+
+    memory_bytes: int | None = None
+    cpus_milli: int | None = None
+    labels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +81,9 @@ class GpuReport:
     """What an agent says of one GPU in one sample. ``None`` is unknown and is not published.
 
     ``state`` is the worse of temperature and memory; ``job_state`` is temperature and health alone.
-    ``unmanaged_bytes`` are in use by processes that hold no lease. A GPU that cannot be read has
-    ``state=UNAVAILABLE`` and says why in ``reason``.
+    ``unmanaged_bytes`` are in use by processes that hold no lease, ``processes`` those of them that are known: pid
+    and bytes. ``capability`` is CUDA's compute capability, ``"8.6"``; ``mig`` the profile of a MIG instance. A GPU
+    that cannot be read has ``state=UNAVAILABLE`` and says why in ``reason``.
     """
 
     uuid: str
@@ -73,3 +100,6 @@ class GpuReport:
     utilization_percent: int | None = None
     power_mw: int | None = None
     process_count: int | None = None
+    capability: str = ""
+    mig: str = ""
+    processes: tuple[tuple[int, int], ...] = ()

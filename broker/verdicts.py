@@ -20,6 +20,8 @@ def words(e: Explanation) -> list[str]:
         return [f"{gone}; `gpubroker events` says what happened"]
     if e.kind == "granted":
         return [f"{e.what} holds its lease; it waits for nothing"]
+    if e.fits:
+        return [_headline(e)]
     return [_headline(e), *_reasons(e)]
 
 
@@ -30,7 +32,11 @@ def _headline(e: Explanation) -> str:
             return f"{e.request} would be granted now, for instance on {best.uuid} of {best.host}"
         before = f", behind {_count(e.waiters, 'request')} at most" if e.waiters else ""
         return f"{e.request} would have to wait{before}{_at_the_earliest(e)}"
-    return f"{e.what} waits for {e.request}, at place {e.place} of {e.waiters}{_at_the_earliest(e)}"
+    room = next(
+        (f"; there is room on {card.uuid} of {card.host}, at its next sign of life" for card in e.cards if card.fits),
+        "",
+    )
+    return f"{e.what} waits for {e.request}, at place {e.place} of {e.waiters}{room}{_at_the_earliest(e)}"
 
 
 def _at_the_earliest(e: Explanation) -> str:

@@ -11,9 +11,9 @@ from broker import Broker
 from broker.audit import Audit
 from broker.embedded import EmbeddedServer
 from broker.fsck import differences
-from broker.publish import Publisher
+from broker.publish import UNTOLD, Publisher
 from broker.units import GIB
-from broker.values import GpuReport, State
+from broker.values import GpuReport, HostReport, State
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +62,12 @@ def report(uuid: str, index: int = 0, *, total: int = 6 * GIB, **changes: object
 
 @pytest.fixture
 def cards(broker: Broker) -> Callable[..., None]:
-    """Publishes cards of a host: ``cards("GPU-a", "GPU-b", host="h1", interval_ms=…, **fields of each report)``."""
+    """Publishes cards of a host: ``cards("GPU-a", "GPU-b", host="h1", told=HostReport(…), **fields of a report)``."""
 
-    def publish(*uuids: str, host: str = "h1", interval_ms: int = 600_000, **changes: object) -> None:
-        Publisher(broker, host).publish([report(u, i, **changes) for i, u in enumerate(uuids)], interval_ms)  # type: ignore[arg-type]
+    def publish(
+        *uuids: str, host: str = "h1", interval_ms: int = 600_000, told: HostReport = UNTOLD, **changes: object
+    ) -> None:
+        reports = [report(uuid, index, **changes) for index, uuid in enumerate(uuids)]  # type: ignore[arg-type]
+        Publisher(broker, host).publish(reports, interval_ms, host_report=told)
 
     return publish

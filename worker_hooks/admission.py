@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from broker import calls
-from broker.calls import Waiting
+from broker import answers, calls
+from broker.answers import Waiting
 from broker.errors import BrokerError
 from broker.lease import Lease
 
@@ -42,7 +42,7 @@ class Admission:
         """
         asked = time.monotonic()
         stay = asked < self._ends
-        answer = calls.read_acquire(self._broker.call("acquire", *self._request.asking(stay)), self._request)
+        answer = answers.read_acquire(self._broker.call("acquire", *self._request.asking(stay)), self._request)
         return None if isinstance(answer, Waiting) else Lease(self._broker, answer, asked)
 
     def sleep(self) -> None:

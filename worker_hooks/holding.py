@@ -7,7 +7,8 @@ import time
 
 import redis
 
-from broker.calls import Granted, epoch_of
+from broker.answers import Granted
+from broker.calls import epoch_of
 from broker.client import get_broker
 from broker.errors import BrokerError
 from broker.lease import Lease

@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
-from broker.calls import Claim
+from broker.answers import Claim
 from broker.client import Broker
 from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
 from broker.lease import RENEWAL_MOST_SECONDS
@@ -37,7 +37,7 @@ class Errand:
     ttl: float
     pid: int
     signal_pid: bool
-    #: What a ledger that lost the lease is told: see ``broker.calls.Claim``.
+    #: What a ledger that lost the lease is told: see ``broker.answers.Claim``.
     claim: tuple[str | int, ...] = ()
 
 

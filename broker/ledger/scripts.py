@@ -76,13 +76,15 @@ def _included(eager: list[str], command: str) -> str:
         if rest
         else ""
     )
-    return "".join([
-        bodies["keys"],
-        _declared([*words, *shown]),
-        *(bodies[name] for name in eager if not given[name] and name != "keys"),
-        seldom,
-        *(f"do\n{bodies[name]}end\n" for name in eager if given[name]),
-    ])
+    return "".join(
+        [
+            bodies["keys"],
+            _declared([*words, *shown]),
+            *(bodies[name] for name in eager if not given[name] and name != "keys"),
+            seldom,
+            *(f"do\n{bodies[name]}end\n" for name in eager if given[name]),
+        ]
+    )
 
 
 def _declared(words: list[str]) -> str:
@@ -94,7 +96,7 @@ def _uses(text: str, word: str) -> bool:
 
 
 def _with_keys(line: str) -> str:
-    """A line of code with ``KEYS[1]`` for ``LEDGER`` and so on. As variables they would have to be made for every call."""
+    """A line of code with ``KEYS[1]`` for ``LEDGER`` and so on. As variables they would be made for every call."""
     code, dashes, comment = line.partition("--")
     return _key().sub(lambda found: f"KEYS[{_key_names().index(found[0]) + 1}]", code) + dashes + comment
 

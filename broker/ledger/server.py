@@ -40,3 +40,8 @@ def require_version(info: Mapping[str, Any], url: str) -> None:
 def shown_url(url: str) -> str:
     """``url`` without its passwords, for messages, logs and screens."""
     return _QUERY_SECRET.sub(r"\g<name>=***", _USER_INFO.sub(r"\g<user>:***", url))
+
+
+def run_id(info: Mapping[str, Any]) -> str:
+    """The name that a server gave itself when it began to run, from ``INFO server``; empty if it does not tell."""
+    return str(info.get("run_id") or "")

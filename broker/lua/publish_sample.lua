@@ -50,7 +50,7 @@ end
 -- law 11: an agent that remembers an older epoch worked with a ledger that has lost something since. Its host's holders
 -- are given time to register, once; one that comes much later finds its holders' memory counted as unmanaged.
 if known_epoch ~= 0 and known_epoch < told_epoch and before[5] ~= int(told_epoch)
-    and math.floor(now / 1000) - 1735689600 - told_epoch < 60 then
+    and (settling or settling_until == 0) and math.floor(now / 1000) - 1735689600 - told_epoch < 60 then
   settle()
 end
 

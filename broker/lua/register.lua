@@ -45,7 +45,7 @@ if there[1] then
 end
 local ended, how = string.match(call('GET', ENDED_OF .. ask.id) or '', '^(%d+) (%a+)')
 if ended == ARGV[2] then return redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=' .. how) end
-local began = tonumber(call('HGET', LEDGER, 'epoch') or 0) * 8388608
+local began = (epoch or tonumber(call('HGET', LEDGER, 'epoch') or 0)) * 8388608
 if held >= began then return redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=ended') end
 
 local cards, host = {}, nil

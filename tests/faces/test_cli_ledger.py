@@ -12,6 +12,7 @@ from broker import Broker
 from broker.cli import main
 from broker.publish import Publisher
 from broker.units import GIB
+from broker.values import HostReport
 
 Cli = Callable[..., Result]
 Cards = Callable[..., None]
@@ -26,20 +27,6 @@ def one_line(text: str) -> str:
 def facts(text: str) -> dict[str, str]:
     """What a verb printed as ``name=value``."""
     return dict(word.split("=", 1) for word in one_line(text).split())
-
-
-def publish(
-    broker: Broker, host: str, *uuids: str, capability: str = "", mig: str = "", labels: str = "",
-    host_memory: int | str = "", cpus: int | str = "", processes: str = "", unmanaged: int = 0,
-) -> None:  # fmt: skip
-    """One sample of an agent that has just started: 6 GiB cards that lend 5.5 GiB."""
-    argv: list[str | int] = [
-        host, 600_000, "OK", "", "test", len(uuids), 0, 0, f"life-{host}", 1, "", host_memory, cpus, labels,
-    ]  # fmt: skip
-    for index, uuid in enumerate(uuids):
-        argv += [uuid, index, "Test 6GB", "OPTIMAL", "OPTIMAL", "", 6 * GIB, 0, "", unmanaged, 40, "", "", ""]
-        argv += [capability, mig, processes]
-    broker.call("publish_sample", *argv)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +113,14 @@ def test_of_alternatives_the_first_that_fits_is_taken(cli: Cli, cards: Cards) ->
 @pytest.mark.parametrize("option", [
     ("--label", "rack=b", "--label", "zone=z"), ("--capability", "9.0"), ("--mig", "1g.5gb"),
 ])  # fmt: skip
-def test_a_request_may_select_by_what_cards_and_hosts_are(cli: Cli, broker: Broker, option: tuple[str, ...]) -> None:
-    publish(broker, "h1", "GPU-a", capability="8.6", labels="rack=a,zone=z")
-    publish(broker, "h2", "GPU-b", capability="9.0", mig="1g.5gb", labels="rack=b,zone=z")
+def test_a_request_may_select_by_what_cards_and_hosts_are(cli: Cli, cards: Cards, option: tuple[str, ...]) -> None:
+    cards("GPU-a", capability="8.6", told=HostReport(labels="rack=a,zone=z"))
+    cards("GPU-b", host="h2", capability="9.0", mig="1g.5gb", told=HostReport(labels="rack=b,zone=z"))
     assert facts(cli("acquire", "1GiB", *option).stdout)["gpu_uuids"] == "GPU-b"
 
 
-def test_a_hosts_own_memory_and_processors_are_lent_beside_its_gpus(cli: Cli, broker: Broker) -> None:
-    publish(broker, "h1", "GPU-a", host_memory=8 * GIB, cpus=4000)
+def test_a_hosts_own_memory_and_processors_are_lent_beside_its_gpus(cli: Cli, broker: Broker, cards: Cards) -> None:
+    cards("GPU-a", told=HostReport(8 * GIB, 4000))
     wanted = ("acquire", "1GiB", "--host-memory", "6GiB", "--cpus", "1.5")
     assert cli(*wanted).exit_code == 0
     assert cli(*wanted).exit_code == 1
@@ -197,8 +184,8 @@ def test_revoking_what_nobody_holds_exits_1(cli: Cli) -> None:
     assert "nothing" in one_line(result.stderr)
 
 
-def test_memory_that_a_process_uses_without_a_lease_becomes_one(cli: Cli, broker: Broker) -> None:
-    publish(broker, "h1", "GPU-a", processes=f"4242:{3 * GIB}", unmanaged=3 * GIB)
+def test_memory_that_a_process_uses_without_a_lease_becomes_one(cli: Cli, broker: Broker, cards: Cards) -> None:
+    cards("GPU-a", processes=((4242, 3 * GIB),), unmanaged_bytes=3 * GIB)
     told = facts(cli("adopt", "4242", "3GiB", "--host", "h1", "--tenant", "studio").stdout)
     assert (told["gpu_uuids"], told["memory_bytes"]) == ("GPU-a", str(3 * GIB))
     (lease,) = broker.leases()
@@ -207,8 +194,8 @@ def test_memory_that_a_process_uses_without_a_lease_becomes_one(cli: Cli, broker
     assert "active adopted" in cli("leases").stdout
 
 
-def test_a_process_that_no_agent_sees_is_not_adopted(cli: Cli, broker: Broker) -> None:
-    publish(broker, "h1", "GPU-a")
+def test_a_process_that_no_agent_sees_is_not_adopted(cli: Cli, cards: Cards) -> None:
+    cards("GPU-a")
     result = cli("adopt", "4242", "3GiB", "--host", "h1")
     assert result.exit_code == 1
     assert "4242" in one_line(result.stderr)
@@ -301,8 +288,8 @@ def test_a_request_that_waits_is_explained_by_its_name(cli: Cli, broker: Broker,
     assert cli("explain", "123", "--named").stdout.startswith("123 waits for 3.0 GiB, at place 2 of 2")
 
 
-def test_every_option_of_a_request_may_be_asked_about(cli: Cli, broker: Broker) -> None:
-    publish(broker, "h1", "GPU-a", capability="8.6", labels="rack=a", host_memory=GIB, cpus=1000)
+def test_every_option_of_a_request_may_be_asked_about(cli: Cli, cards: Cards) -> None:
+    cards("GPU-a", capability="8.6", told=HostReport(GIB, 1000, "rack=a"))
     assert "would be granted now" in cli("explain", "1GiB", "--label", "rack=a", "--capability", "8.0").stdout
     assert "not of the kind" in cli("explain", "1GiB", "--label", "rack=b").stdout
     assert "not of the kind" in cli("explain", "1GiB", "--host", "h2").stdout
@@ -329,9 +316,9 @@ def test_the_verdict_on_each_card_is_shown_on_demand(cli: Cli, broker: Broker, c
     assert sorted(row.split()[1:3] for row in rows) == [["GPU-a", "leased"], ["GPU-b", "fits"]]
 
 
-def test_more_cards_than_one_page_are_all_looked_at(cli: Cli, broker: Broker) -> None:
+def test_more_cards_than_one_page_are_all_looked_at(cli: Cli, cards: Cards) -> None:
     for host in range(5):
-        publish(broker, f"h{host}", *(f"GPU-{host}-{index}" for index in range(30)))
+        cards(*(f"GPU-{host}-{index}" for index in range(30)), host=f"h{host}")
     told = json.loads(cli("explain", "1GiB", "--json").stdout)
     assert (len({card["uuid"] for card in told["cards"]}), told["total_cards"]) == (150, 150)
 
@@ -400,11 +387,10 @@ def test_a_pool_without_an_agent_and_hosts_with_a_silent_or_a_failed_one_are_nam
     assert "no NVML library" in cli("doctor").stdout
 
 
-def test_a_card_whose_leases_exceed_what_there_is_is_named(cli: Cli, durable: Broker) -> None:
-    publish(durable, "h1", "GPU-a")
+def test_a_card_whose_leases_exceed_what_there_is_is_named(cli: Cli, durable: Broker, cards: Cards) -> None:
+    cards("GPU-a")
     durable.acquire("4GiB")
-    durable.redis.delete(durable.keys.host("h1"))
-    publish(durable, "h1", "GPU-a", unmanaged=3 * GIB)
+    cards("GPU-a", unmanaged_bytes=3 * GIB)
     assert wrong(cli("doctor", "--json")) == ["GPU GPU-a"]
     assert "1.5 GiB" in cli("doctor").stdout
 
@@ -444,10 +430,10 @@ def test_sums_that_are_wrong_are_named_and_mended_on_demand(cli: Cli, durable: B
     cards("GPU-a", "GPU-b")
     durable.acquire("4GiB", gpu="GPU-a")
     durable.redis.hset(durable.keys.gpu("GPU-a"), mapping={"leased_bytes": "7", "free_bytes": "8"})
-    assert wrong(cli("doctor", "--json")) == ["ledger"] * 3
+    assert wrong(cli("doctor", "--json")) == ["ledger"] * 2
     assert "--repair" in cli("doctor").stdout
     result = cli("doctor", "--repair", "--json")
-    assert (result.exit_code, json.loads(result.stdout)["mended"]) == (0, {"GPU-a": 3})
+    assert (result.exit_code, json.loads(result.stdout)["mended"]) == (0, {"GPU-a": 2})
     assert cli("doctor", "--repair").stdout.startswith("mended  nothing")
 
 

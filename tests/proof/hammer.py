@@ -193,16 +193,8 @@ class Operator(Worker):
 
     def step(self) -> None:
         """One act, drawn by lot; then a while of nothing."""
-        acts = (
-            self.drain,
-            self.undrain,
-            self.undrain,
-            self.configure,
-            self.revoke,
-            self.quota,
-            self.look,
-            self.reap,
-        )
+        acts = [self.drain, self.undrain, self.undrain, self.configure, self.revoke]
+        acts += [self.quota, self.look, self.reap, self.adopt]
         self.dice.choice(acts)()
         time.sleep(self.dice.random() / 10)
 

@@ -73,7 +73,9 @@ def test_no_more_than_three_names_are_told() -> None:
 
 def test_a_request_that_fits_names_a_card_and_one_that_does_not_what_it_would_wait_for() -> None:
     ask = {"kind": "ask", "place": None}
-    assert told(card("fits"), **ask).words() == ["4.0 GiB would be granted now, for instance on GPU-a of h1"]
+    fitting = told(card("leased"), card("fits", uuid="GPU-b"), **ask)
+    assert fitting.words() == ["4.0 GiB would be granted now, for instance on GPU-b of h1"]
+    assert "there is room on GPU-a of h1" in told(card("fits")).words()[0]
     assert told(card("leased"), **ask).words()[0] == "4.0 GiB would have to wait, behind 5 requests at most"
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import Broker, InvalidRequest, State
-from broker.calls import broker_error, check_name
+from broker.answers import broker_error
+from broker.calls import check_name
 from broker.ledger.server import shown_url
 from broker.plans import effective
 from broker.thresholds import Thresholds

@@ -25,6 +25,8 @@ function indexes_of(ask)
   for _, class in ipairs(call('HKEYS', CLASSES)) do -- at most 64, see publish_sample
     if suits(ask, class) then table.insert(found, FREE .. '@' .. class) end
   end
+  -- Cards of which their agent told nothing have no class, and are looked for among the first of all.
+  if suits(ask, '') then table.insert(found, FREE) end
   return found
 end
 

@@ -74,12 +74,6 @@ if born then new_epoch() end
 
 local settling = now < settling_until -- nothing is lent
 
--- law 11: holders register again what they hold before anything new is granted; nothing ends meanwhile.
-local function settle()
-  settling_until = math.max(settling_until, now + setting_ms('grace_seconds', 15))
-  grace_until, settling = math.max(grace_until, settling_until), true
-end
-
 -- One line of the journal, in the same atomic step as what it tells of.
 local function write_event(kind, ...)
   seq = seq + 1
@@ -89,7 +83,8 @@ end
 -- What befell the ledger itself comes before what the script did.
 local function journal(kind, ...)
   if epoch then
-    write_event('epoch', 'epoch', int(epoch), 'why', born and 'born' or 'primary', 'settling_until', int(settling_until))
+    write_event('epoch', 'epoch', int(epoch), 'why', born and 'born' or 'primary',
+      'settling_until', int(settling_until))
     call('HSET', LEDGER, 'epoch', int(epoch))
     epoch = nil
   end
@@ -98,6 +93,13 @@ local function journal(kind, ...)
     stepped_ms = 0
   end
   if kind then write_event(kind, ...) end
+end
+
+-- law 11: holders register again what they hold before anything new is granted; nothing ends meanwhile.
+local function settle()
+  settling_until = math.max(settling_until, now + setting_ms('grace_seconds', 15))
+  grace_until, settling = math.max(grace_until, settling_until), true
+  journal('settling', 'settling_until', int(settling_until))
 end
 
 -- Writes back what changed. Called once, at the end of every script that is not refused.

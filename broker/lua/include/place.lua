@@ -2,6 +2,12 @@
 -- needs: keys ledger gpu tenant host cards choose reserve share queue
 -- gives: suits obstacle better best_of place
 
+-- Versions such as 8.6 in one number; unknown is below all.
+local function version(text)
+  local major, minor = string.match(text, '^(%d+)%.(%d+)$')
+  return major and tonumber(major) * 1000 + tonumber(minor) or -1
+end
+
 -- Whether cards of a class ("capability|mig|labels") are what a request selects.
 function suits(ask, class)
   if ask.plain then return true end
