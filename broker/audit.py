@@ -330,6 +330,10 @@ class Audit:
         self._settling_until = int(event.fields["settling_until"])
         self._grace_until = max(self._grace_until, self._settling_until)
 
+    def _settling(self, event: Event) -> None:
+        self._settling_until = max(self._settling_until, int(event.fields["settling_until"]))
+        self._grace_until = max(self._grace_until, self._settling_until)
+
     def _clock(self, event: Event) -> None:
         self._grace_until = max(self._grace_until, int(event.fields.get("grace_until") or 0))
 
@@ -366,6 +370,7 @@ _HANDLERS: dict[str, Callable[[Audit, Event], None]] = {
     "repaired": Audit._repaired,
     "tenant": Audit._tenant,
     "epoch": Audit._new_epoch,
+    "settling": Audit._settling,
     "clock": Audit._clock,
     "settling": Audit._settling,
 }

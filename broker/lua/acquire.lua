@@ -103,7 +103,6 @@ if placed then
   if waiter then
     waited = now - waiter.since
     remove_waiter(ask.id, 'served')
-    for _, card in ipairs(placed.cards) do card.reserved = '' end
   end
   local granted, expires, uuids = grant(ask, placed, 'active', ask.ttl_ms, waited)
   if waiter then serve() end -- from cards that were kept for it, if it got others

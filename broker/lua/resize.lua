@@ -72,7 +72,6 @@ local score = waiter and tonumber(call('ZSCORE', WAITERS, growth.id)) or -tonumb
 local placed = place(growth, score)
 if placed then
   if waiter then remove_waiter(growth.id, 'served') end
-  for _, card in ipairs(placed.cards) do card.reserved = '' end
   resize_lease(lease, placed.cards, bytes)
   if waiter then serve() end
   save()

@@ -136,6 +136,8 @@ def test_what_lawful_operators_holders_and_tenants_do_breaks_no_law() -> None:
     (8, [OPENED, event(2, "state", gpu="GPU-a", to="CRITICAL"), grant(3, "a", 1, 4)]),
     (8, [OPENED, grant(2, "a", 1, 4), event(3, "drained", gpu="GPU-a", host="h1"), resize(4, "a", 1, 4, 5, 5)]),
     (10, [OPENED, grant(2, "a", 1, 4), *(event(at, "revoked", id="a", token=1, revoke_at=at + 10) for at in (3, 4))]),
+    (11, [OPENED, event(2, "settling", settling_until=9), grant(3, "a", 1, 4)]),
+    (6, [OPENED, grant(2, "a", 1, 4), event(3, "settling", settling_until=9), event(4, "expired", id="a", token=1)]),
     (11, [epoch(1, 1, "born", settling_until=9), event(2, "state", gpu="GPU-a", to="OPTIMAL"), grant(3, "a", HIGH, 4)]),
 ])  # fmt: skip
 def test_each_broken_law_is_named(law: int, events: list[Event]) -> None:

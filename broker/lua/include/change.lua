@@ -5,7 +5,7 @@
 -- A lease that grows or shrinks to so many bytes of each of its cards.
 function resize_lease(lease, cards, bytes)
   local more = bytes - lease.bytes
-  local uuids, leased, budgets = take(cards, lease.id, bytes, more)
+  local uuids, leased, budgets = take(cards, lease.id, bytes, more, lease.id .. '+')
   call('HSET', LEASE_OF .. lease.id, 'memory_bytes', int(bytes))
   charge(tenant_of(lease.tenant), more * #cards)
   if more < 0 then

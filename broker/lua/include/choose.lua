@@ -1,5 +1,5 @@
 -- Cards for those who ask for a host, a card, a class, or several cards at once.
--- needs: keys ledger gpu cards place
+-- needs: keys ledger gpu cards place lease
 -- gives: indexes_of kept_cards chosen_cards
 
 -- The lawful cards of a host, best first.
@@ -91,7 +91,8 @@ end
 
 -- A lease that grows does so where it is: its cards, if all have room.
 local function own_cards(ask, want)
-  local cards = {}
+  local cards, lease = {}, read_lease(ask.grows)
+  if not lease or lease.state == 'reclaiming' or lease.expires_at <= now then return nil end
   for uuid in string.gmatch(ask.gpu, '[^,]+') do
     local card = read_card(uuid)
     if not card or obstacle(ask, card, want.bytes) then return nil end

@@ -3,9 +3,10 @@
 -- gives: take grant
 
 -- Takes the bytes of each card. `key` names the lease's field in the cards' hashes. Returns the texts for the journal.
-function take(cards, id, bytes, more)
+function take(cards, id, bytes, more, kept_for)
   local uuids, leased, budgets = {}, {}, {}
   for i, card in ipairs(cards) do
+    if card.reserved == kept_for then card.reserved = '' end -- its reservation ended when it left the queue
     card.leased = card.leased + more
     write_leased(card, 'lease:' .. id, int(bytes))
     uuids[i], leased[i], budgets[i] = card.uuid, int(card.leased), int(card.budget)
@@ -18,7 +19,7 @@ end
 function grant(ask, placed, standing, ttl_ms, waited_ms, kind, given_token)
   if not given_token then token = token + 1 end
   local bytes, text, at, expires = int(placed.bytes), given_token or int(token), int(now), now + ttl_ms
-  local uuids, leased, budgets = take(placed.cards, ask.id, placed.bytes, placed.bytes)
+  local uuids, leased, budgets = take(placed.cards, ask.id, placed.bytes, placed.bytes, ask.id)
   local host = placed.cards[1].host
   local fields = { 'id', ask.id, 'gpu_uuids', uuids, 'host', host, 'memory_bytes', bytes, 'token', text,
     'owner', ask.owner, 'tenant', ask.tenant, 'priority', ask.priority, 'state', standing, 'created_at', at,

@@ -13,6 +13,7 @@ local function reap_leases()
     if not lease then
       call('ZREM', LEASES, id)
     elseif lease.state == 'active' and reclaim_ms > 0 then
+      if queued > 0 then remove_waiter(id .. '+', 'its lease is over') end
       call('HSET', LEASE_OF .. id, 'state', 'reclaiming')
       call('ZADD', LEASES, now + reclaim_ms, id)
       journal('expired', 'id', id, 'token', lease.token, 'gpu_uuids', lease.gpus, 'memory_bytes', int(lease.bytes),

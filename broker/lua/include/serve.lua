@@ -10,7 +10,6 @@ local TRIED_MOST, SERVED_MOST = 32, 16
 local function hand_over(ask, placed)
   local claim_ms = setting_ms('claim_seconds', 10)
   remove_waiter(ask.id, 'served')
-  for _, card in ipairs(placed.cards) do card.reserved = '' end
   if ask.grows then
     local lease = read_lease(ask.grows)
     if lease then resize_lease(lease, placed.cards, lease.bytes + placed.bytes) end
