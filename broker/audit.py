@@ -327,10 +327,6 @@ class Audit:
             self._begin(unsure=True)
 
     def _settling(self, event: Event) -> None:
-        self._settling_until = int(event.fields["settling_until"])
-        self._grace_until = max(self._grace_until, self._settling_until)
-
-    def _settling(self, event: Event) -> None:
         self._settling_until = max(self._settling_until, int(event.fields["settling_until"]))
         self._grace_until = max(self._grace_until, self._settling_until)
 
@@ -372,7 +368,6 @@ _HANDLERS: dict[str, Callable[[Audit, Event], None]] = {
     "epoch": Audit._new_epoch,
     "settling": Audit._settling,
     "clock": Audit._clock,
-    "settling": Audit._settling,
 }
 
 

@@ -97,6 +97,8 @@ def _several(url: str, scheme: str, kind: str) -> Address:
     seeds, options = [], dict[str, Any]()
     for host in hosts.split(","):
         options = redis.connection.parse_url(f"{scheme}://{user}{at}{host}/{database}?{parts.query}")  # type: ignore[no-untyped-call]
+        if "host" not in options:
+            raise ValueError
         seeds.append((options.pop("host"), options.pop("port", _SENTINEL_PORT if service else _SERVER_PORT)))
     options.pop("connection_class", None)
     own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
@@ -166,15 +168,20 @@ class Tries:
         return wait if redirected else self._wait
 
 
+def not_allowed(error: redis.RedisError) -> bool:
+    """Whether the user may not do it; in a script some servers tell so in words only."""
+    return isinstance(error, exceptions.NoPermissionError) or str(error).startswith("ACL failure")
+
+
 def translate(error: redis.RedisError, url: str) -> BrokerError:
     """The broker's own error for one of redis-py's."""
     if isinstance(error, exceptions.ResponseError):
         own = broker_error(str(error))
         if own is not None:
             return own
-        for kind, hint in _HINTS:
-            if isinstance(error, kind):
-                return PoolUnavailable(f"Redis at {url} refused: {hint} ({error})")
+    for kind, hint in _HINTS:
+        if isinstance(error, kind) or (kind is exceptions.NoPermissionError and not_allowed(error)):
+            return PoolUnavailable(f"Redis at {url} refused: {hint} ({error})")
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return PoolUnavailable(f"Redis cannot be reached at {url}: {error}")
     return PoolUnavailable(f"Redis at {url} refused: {error}")
@@ -186,6 +193,7 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.ClusterDownError, "the cluster does not serve the pool now; see CLUSTER INFO, and try again"),
     (exceptions.ReadOnlyError, "it is a replica; name the primary, or let Sentinels name it by redis+sentinel://"),
     (exceptions.NoPermissionError, "its user may not do this; see docs/deployments.md for what a user needs"),
+    (exceptions.AuthenticationError, "it wants another user or password than the URL's, redis://USER:PASSWORD@…"),
     (exceptions.OutOfMemoryError, "it is out of memory; leases can still be renewed and released"),
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis.crc import key_slot
+from redis.exceptions import ClusterDownError
 
 from broker.connection import Address, usual
 
@@ -64,15 +65,20 @@ class Places:
         """Where to go when a seed does not answer the question: a cluster's node redirects by itself."""
         return seed if self.address.kind == "cluster" else None
 
-    def unknown(self, notes: list[str]) -> redis.ConnectionError:
-        """Nobody knew. Tell why."""
-        what = "Sentinel that knows the service " + self.address.service
+    def unknown(self, notes: list[str], silent: int) -> redis.RedisError:
+        """Nobody knew. Worth another try if somebody did not answer, or if a cluster is about to elect an owner."""
+        reasons = "".join(f"; {note}" for note in notes)
         if self.address.kind == "cluster":
-            what = f"node of the cluster that knows who serves slot {self._slot}"
-        return redis.ConnectionError(f"no {what}" + "".join(f"; {note}" for note in notes))
+            text = f"no node of the cluster knows who serves slot {self._slot}{reasons}"
+            return redis.ConnectionError(text) if silent else ClusterDownError(text)
+        text = f"no Sentinel knows the service {self.address.service}{reasons}"
+        return redis.ConnectionError(text) if silent else redis.ResponseError(text)
 
-    def _note(self, seed: tuple[str, int], error: Exception | None = None) -> str:
-        return f"{seed[0]}:{seed[1]} {'does not' if error is None else f'says {error}'}"
+
+def _note(seed: tuple[str, int], error: Exception | None = None) -> str:
+    if isinstance(error, redis.AuthenticationError):
+        return f"{seed[0]}:{seed[1]} wants its own ?sentinel_username=…&sentinel_password=… in the URL"
+    return f"{seed[0]}:{seed[1]} {'does not' if error is None else f'says {error}'}"
 
 
 class Finder(Places):
@@ -89,21 +95,22 @@ class Finder(Places):
         return self.known
 
     def _ask(self) -> tuple[str, int]:
-        notes = []
+        notes, silent = [], 0
         for seed in tuple(self.seeds):
             try:
                 with redis.Redis(host=seed[0], port=seed[1], **self.seed_options(redis.Redis)) as client:
                     found = self.read(seed, client.execute_command(*self.question))
-            except redis.ResponseError as error:
-                notes.append(self._note(seed, error))
+            except (redis.ResponseError, redis.AuthenticationError) as error:
+                notes.append(_note(seed, error))
                 found = self.refused(seed)
             except redis.RedisError as error:
-                notes.append(self._note(seed, error))
+                notes.append(_note(seed, error))
+                silent += 1
                 continue
             if found is not None:
                 return found
-            notes.append(self._note(seed))
-        raise self.unknown(notes)
+            notes.append(_note(seed))
+        raise self.unknown(notes, silent)
 
 
 class AsyncFinder(Places):
@@ -116,22 +123,23 @@ class AsyncFinder(Places):
         return self.known
 
     async def _ask(self) -> tuple[str, int]:
-        notes = []
+        notes, silent = [], 0
         for seed in tuple(self.seeds):
             try:
                 options = self.seed_options(redis.asyncio.Redis)
                 async with redis.asyncio.Redis(host=seed[0], port=seed[1], **options) as client:
                     found = self.read(seed, await client.execute_command(*self.question))  # type: ignore[no-untyped-call]
-            except redis.ResponseError as error:
-                notes.append(self._note(seed, error))
+            except (redis.ResponseError, redis.AuthenticationError) as error:
+                notes.append(_note(seed, error))
                 found = self.refused(seed)
             except redis.RedisError as error:
-                notes.append(self._note(seed, error))
+                notes.append(_note(seed, error))
+                silent += 1
                 continue
             if found is not None:
                 return found
-            notes.append(self._note(seed))
-        raise self.unknown(notes)
+            notes.append(_note(seed))
+        raise self.unknown(notes, silent)
 
 
 class FoundConnection(redis.Connection):

@@ -14,6 +14,7 @@ from weakref import WeakSet
 import redis
 from redis import exceptions
 
+from broker.connection import not_allowed
 from broker.ledger.keys import Keys
 from broker.ledger.scripts import script
 
@@ -85,7 +86,7 @@ class Greeter:
                     epoch = yield "EVAL", hello.text, len(keys), *keys, found[1]
                 if epoch in ("0", b"0"):
                     self.unsaid.add(connection)
-        except exceptions.NoPermissionError:
-            return  # a user without INFO: nobody can tell its servers apart
-        except exceptions.ResponseError:
-            self.unsaid.add(connection)
+        except exceptions.ResponseError as error:
+            # A user without INFO cannot tell servers apart, now or later; all else may be otherwise the next time.
+            if not not_allowed(error):
+                self.unsaid.add(connection)

@@ -71,9 +71,13 @@ def tenants(keys: Keys) -> Plan[list[Tenant]]:
     from broker.models import Tenant
 
     (names,) = yield [("SMEMBERS", keys.tenants)]
+    found: list[Tenant] = []
     listed = sorted(names)
-    found = yield from _hashes([keys.tenant(name) for name in listed])
-    return [Tenant.from_hash({"name": name, **fields}) for name, fields in zip(listed, found, strict=True)]
+    for start in range(0, len(listed), _BATCH):
+        some = listed[start : start + _BATCH]
+        replies = yield [("HGETALL", keys.tenant(name)) for name in some]
+        found += [Tenant.from_hash({"name": name, **fields}) for name, fields in zip(some, replies, strict=True) if fields]
+    return found
 
 
 def waiters(keys: Keys) -> Plan[list[Waiter]]:

@@ -35,7 +35,12 @@ def script(name: str) -> Script:
     Raises:
         FileNotFoundError: there is no such command.
     """
-    text = _INCLUDE.sub(lambda found: _included(found["names"].split(), found.string), _read(f"{name}.lua"))
+    command = _read(f"{name}.lua")
+    listed = _INCLUDE.search(command)
+    if listed is None:
+        raise ValueError(f"{name}.lua includes nothing")
+    head, _, tail = command.partition(listed[0])
+    text = head + _put_together(listed["names"].split(), _listed(_NEEDS, command), tail)
     text = "\n".join(_with_keys(line) for line in text.split("\n"))
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -51,48 +56,54 @@ def _read(path: str) -> str:
     return files("broker.lua").joinpath(path).read_text(encoding="utf-8")
 
 
-def _included(eager: list[str], command: str) -> str:
-    """The text of these includes, and of all that they need.
+def _put_together(eager: list[str], needed: list[str], command: str) -> str:
+    """A command after the includes that it lists, and all that these and itself need.
 
     An include names the functions it ``gives`` and the values it ``shares``, which are declared first. One that the
-    command lists is run at once. All that is only needed by those becomes one function, which is called when the first
-    of its functions is: a call of a command seldom comes to most of them, and making a function costs Lua a search for
-    each variable that it shares.
+    command lists is run at once. All that is only needed becomes one function, run when the first name of it is asked
+    for: a call of a command seldom comes to most of it, and to make a function costs Lua a search for each variable
+    that it shares.
     """
-    bodies = {name: _read(f"include/{name}.lua") for name in _reachable([*eager, *_listed(_NEEDS, command)])}
+    bodies = {name: _read(f"include/{name}.lua") for name in _reachable([*eager, *needed])}
     given = {name: (*_listed(_SHARES, body), *_listed(_GIVES, body)) for name, body in bodies.items()}
     rest = [name for name in bodies if name not in eager]
-    at_once = [bodies[name] for name in eager]
-    outside = "".join([command, *at_once])
-    of_rest = [word for name in rest for word in given[name]]
-    stubs = [word for name in rest for word in _listed(_GIVES, bodies[name]) if _uses(outside, word)]
-    words = [word for name in eager for word in given[name]]
-    shown = [word for word in of_rest if _uses(outside, word)]
-    seldom = (
-        f"local function seldom()\n{_declared([word for word in of_rest if word not in shown])}"
-        + "".join(f"do\n{bodies[name]}end\n" for name in rest)
-        + "end\n"
-        + "".join(f"{word} = function(...) seldom() return {word}(...) end\n" for word in stubs)
-        if rest
-        else ""
-    )
+    words = [word for name in rest for word in given[name]]
     return "".join(
         [
             bodies["keys"],
-            _declared([*words, *shown]),
-            *(bodies[name] for name in eager if not given[name] and name != "keys"),
-            seldom,
-            *(f"do\n{bodies[name]}end\n" for name in eager if given[name]),
+            _declared([word for name in eager for word in given[name]]),
+            _SELDOM,
+            *(_reaching(bodies[name], words) for name in eager if not given[name] and name != "keys"),
+            _bundle([bodies[name] for name in rest], words),
+            *(f"do\n{_reaching(bodies[name], words)}end\n" for name in eager if given[name]),
+            _reaching(command, words),
         ]
     )
 
 
+#: What is only needed now and then, by name; the first name that is asked for makes them all.
+_SELDOM = """local make_seldom
+local seldom = setmetatable({}, { __index = function(_, name) return make_seldom()[name] end })
+"""
+
+
+def _bundle(bodies: list[str], words: list[str]) -> str:
+    return (
+        f"function make_seldom()\n{_declared(words)}"
+        + "".join(f"do\n{body}end\n" for body in bodies)
+        + "setmetatable(seldom, nil)\n"
+        + "".join(f"seldom.{word} = {word}\n" for word in words)
+        + "return seldom\nend\n"
+    )
+
+
+def _reaching(text: str, words: list[str]) -> str:
+    """The text with ``seldom.word`` for each of these words."""
+    return re.sub(rf"\b({'|'.join(words)})\b(?=[(\[])", r"seldom.\1", text) if words else text
+
+
 def _declared(words: list[str]) -> str:
     return f"local {', '.join(words)}\n" if words else ""
-
-
-def _uses(text: str, word: str) -> bool:
-    return re.search(rf"\b{word}\b", text) is not None
 
 
 def _with_keys(line: str) -> str:

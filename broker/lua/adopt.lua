@@ -11,7 +11,7 @@
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT
 -- cost   O(log n) for each card of the host, at most 64
 -- include: keys check ledger turn
--- needs: asks gpu cards tenant grant claimed
+-- needs: asks gpu cards tenant grant claimed wide
 
 local ask = completed({ id = name('lease_id', ARGV[1]), pid = ARGV[2], asks = ARGV[3], host = name('host', ARGV[5]),
   gpu = name('gpu', ARGV[6], true), tenant = name('tenant', ARGV[7]), owner = name('owner', ARGV[8]),

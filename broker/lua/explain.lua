@@ -11,7 +11,7 @@
 -- errors BROKER_INVALID
 -- cost   O(128)
 -- include: keys check ledger gpu request
--- needs: queue tenant place reserve cards
+-- needs: queue tenant place reserve cards wide
 
 local PAGE = 128
 local kind, ask, cursor, where = ARGV[1], nil, 0, 0

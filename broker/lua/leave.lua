@@ -30,11 +30,12 @@ widened[host] = nil
 local wide = {}
 for k = 2, WIDEST do table.insert(wide, host .. '#' .. k) end
 call('ZREM', WIDE, unpack(wide))
-local h = host_of(host)
-if h.leased_memory == 0 and h.leased_cpus == 0 then
+local h, drained = host_of(host), call('HGET', HOST_OF .. host, 'drained') == '1'
+if h.leased_memory == 0 and h.leased_cpus == 0 and not drained then
   call('DEL', HOST_OF .. host)
-else -- what is lent of its memory is remembered until it is back
-  call('HDEL', HOST_OF .. host, 'gpus', 'state', 'memory_bytes', 'cpus_milli', 'fresh_until')
+else -- an operator's mark, and what is lent of its memory, are remembered
+  call('HDEL', HOST_OF .. host, 'state', 'memory_bytes', 'cpus_milli', 'fresh_until', 'life', 'sequence',
+    drained and 'reason' or 'gpus')
 end
 journal('left', 'host', host)
 reap()

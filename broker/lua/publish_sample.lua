@@ -16,7 +16,7 @@
 --        late ledger_ms epoch          (the sample is not newer than the last, or of an older life: nothing is written)
 -- errors BROKER_INVALID
 -- cost   O(log n) for each GPU and lease, plus the waiters served
--- include: keys check ledger gpu sample turn
+-- include: keys check ledger gpu wide sample turn
 -- needs: cards host
 
 local host = name('host', ARGV[1])

@@ -36,12 +36,14 @@ def _target(cluster: Cluster) -> Server:
 
 async def test_everything_works_in_a_cluster_from_any_of_its_nodes(cluster: Cluster, pool: Broker) -> None:
     walk(pool, "a")
-    for number, node in enumerate(cluster.nodes):
+    publish(pool, "GPU-b")
+    async with AsyncBroker.from_url(cluster.url) as again:
+        await walk_async(again, "b")
+    for node in cluster.nodes:
         with Broker.from_url(f"redis+cluster://{node.address}") as broker:
-            walk(broker, f"n{number}")
-        publish(pool, f"GPU-s{number}")
+            assert broker.acquire("1GiB", gpu="GPU-b").release() is True
         async with AsyncBroker.from_url(f"redis+cluster://{node.address}") as again:
-            await walk_async(again, f"s{number}")
+            assert await (await again.acquire("1GiB", gpu="GPU-b")).release() is True
 
 
 def test_the_clock_is_that_of_the_pools_own_node(cluster: Cluster, pool: Broker) -> None:

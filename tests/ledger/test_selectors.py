@@ -120,3 +120,24 @@ def test_a_host_that_leaves_and_returns_remembers_what_it_has_lent(broker: Broke
 def test_bad_selectors_are_refused(broker: Broker, wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):
         broker.acquire("1GiB", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_drained_host_stays_drained_when_its_agent_leaves_and_returns(broker: Broker) -> None:
+    host(broker, "h1", "GPU-a", "GPU-b")
+    broker.drain("GPU-b")
+    broker.drain(host="h1")
+    Publisher(broker, "h1").leave()
+    host(broker, "h1", "GPU-a", "GPU-b")
+    with pytest.raises(InsufficientMemory):
+        broker.acquire("1GiB")
+    broker.undrain(host="h1")
+    assert broker.acquire("1GiB").gpu_uuids == ("GPU-a",)  # the card's own mark outlives its host's
+
+
+def test_the_mark_of_a_host_that_left_can_be_taken_off(broker: Broker) -> None:
+    host(broker, "h1", "GPU-a")
+    broker.drain(host="h1")
+    Publisher(broker, "h1").leave()
+    broker.undrain(host="h1")
+    assert broker.gpus() == []
+    assert broker.redis.exists(broker.keys.host("h1")) == 0

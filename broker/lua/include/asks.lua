@@ -5,6 +5,7 @@
 -- The alternatives of a request, in order of preference: "8589934592", "2x8589934592", joined by commas.
 local function wants_of(text)
   local wants = {}
+  if string.match(text, '^%d+$') then return { { count = 1, bytes = tonumber(text) } } end
   for part in string.gmatch(text, '[^,]+') do
     local count, bytes = string.match(part, '^(%d+)x(%d+)$')
     table.insert(wants, { count = tonumber(count or 1), bytes = tonumber(bytes or part) })

@@ -1,5 +1,5 @@
 -- Cards for those who ask for a host, a card, a class, or several cards at once.
--- needs: keys ledger gpu cards place lease
+-- needs: keys ledger gpu cards place lease wide
 -- gives: indexes_of kept_cards chosen_cards
 
 -- The lawful cards of a host, best first.

@@ -1,5 +1,5 @@
 -- Marks of operators on cards and hosts. A card is drained while it, or its host, has the mark.
--- needs: keys ledger gpu cards
+-- needs: keys ledger gpu cards host wide
 -- gives: marked mark has_mark
 
 -- What is marked, from the arguments: 'gpu' or 'host' and its name.
@@ -37,11 +37,13 @@ function mark(kind, what, on)
     journal(on and 'drained' or 'undrained', 'gpu', what, 'host', host)
     return true
   end
-  if call('SISMEMBER', HOSTS, what) == 0 then return false end
+  if call('EXISTS', HOST_OF .. what) == 0 then return false end
   call('HSET', HOST_OF .. what, 'drained', on and '1' or '0')
   for _, uuid in ipairs(host_gpus(what)) do
     if call('HGET', GPU_OF .. uuid, 'host') == what then mark_card(uuid, 'host', on) end
   end
+  local h = not on and call('SISMEMBER', HOSTS, what) == 0 and host_of(what)
+  if h and h.leased_memory == 0 and h.leased_cpus == 0 then call('DEL', HOST_OF .. what) end -- its agent left
   journal(on and 'drained' or 'undrained', 'host', what, 'gpu', '')
   return true
 end

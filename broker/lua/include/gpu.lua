@@ -1,22 +1,20 @@
 -- One GPU: what is known of it, and where it stands in the indexes.
 -- needs: keys ledger
--- shares: lends SPAN WIDEST widened
+-- shares: lends SPAN WIDEST
 -- gives: read_card offer write_leased
 
 -- law 8: decided here, in the script that grants. THROTTLED cards lend; the jobs on them work slower.
 lends = { OPTIMAL = true, NORMAL = true, THROTTLED = true }
 WIDEST = 16 -- cards that one lease may span
 SPAN = 8796093022208 -- 2^43: above all free bytes, so that `wide` holds one range of scores for each number of cards
-widened = {} -- hosts whose entries in `wide` are to be written anew
 
 function read_card(uuid)
   local g = call('HMGET', GPU_OF .. uuid, 'host', 'state', 'drained', 'fresh_until', 'leased_bytes', 'budget_bytes',
-    'class', 'peers', 'reserved_for', 'capacity_bytes', 'sampled_at', 'job_state', 'left', 'temperature_c')
+    'class', 'peers', 'capacity_bytes', 'job_state', 'left', 'sampled_at', 'reserved_for')
   if not g[1] then return nil end
   return { uuid = uuid, host = g[1], state = g[2], drained = g[3] == '1', fresh_until = tonumber(g[4]),
     leased = tonumber(g[5]), budget = tonumber(g[6]), class = g[7] or '', peers = tonumber(g[8] or 1),
-    reserved = g[9] or '', capacity = tonumber(g[10]), sampled_at = g[11], job_state = g[12], left = g[13] == '1',
-    temperature = tonumber(g[14] or '') }
+    capacity = tonumber(g[9]), job_state = g[10], left = g[11] == '1', sampled_at = g[12], reserved = g[13] or '' }
 end
 
 -- Puts a card on offer, or among those kept for one waiter, or nowhere.

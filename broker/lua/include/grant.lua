@@ -43,7 +43,7 @@ function grant(ask, placed, standing, ttl_ms, waited_ms, kind, given_token)
   charge(tenant_of(ask.tenant), placed.bytes * #placed.cards)
   if ask.host_memory > 0 or ask.cpus > 0 then charge_host(host, ask.host_memory, ask.cpus) end
   journal(kind or 'granted', 'id', ask.id, 'token', text, 'gpu_uuids', uuids, 'host', host, 'memory_bytes', bytes,
-    'leased_bytes', leased, 'budget_bytes', budgets, 'waited_ms', int(waited_ms), 'tenant', ask.tenant,
+    'leased_bytes', leased, 'budget_bytes', budgets, 'waited_ms', int(waited_ms), 'tenant', ask.tenant, 'priority', ask.priority,
     'job_id', ask.job_id, 'choice', int(placed.choice), 'function', ask.func)
   return text, int(expires), uuids
 end

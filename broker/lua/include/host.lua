@@ -1,5 +1,5 @@
 -- A host's memory and processors, lent beside its GPUs to those who ask for them.
--- needs: keys ledger
+-- needs: keys ledger wide
 -- shares: hosts
 -- gives: host_of host_lacks host_too_small charge_host
 
@@ -35,7 +35,8 @@ function charge_host(host, memory, cpus)
   if memory == 0 and cpus == 0 then return end
   local h = host_of(host)
   h.leased_memory, h.leased_cpus = math.max(0, h.leased_memory + memory), math.max(0, h.leased_cpus + cpus)
-  if h.leased_memory == 0 and h.leased_cpus == 0 and call('SISMEMBER', HOSTS, host) == 0 then
+  if h.leased_memory == 0 and h.leased_cpus == 0 and call('SISMEMBER', HOSTS, host) == 0
+      and call('HGET', HOST_OF .. host, 'drained') ~= '1' then
     call('DEL', HOST_OF .. host) -- its agent left, and now its last lease
   else
     call('HSET', HOST_OF .. host, 'leased_memory_bytes', int(h.leased_memory), 'leased_cpus_milli', int(h.leased_cpus))

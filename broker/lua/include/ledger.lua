@@ -1,5 +1,5 @@
 -- The ledger's own state, read once: time, tokens, journal. Nothing is written before save() or journal().
--- needs: keys gpu cards
+-- needs: keys cards wide
 
 local state = call('HMGET', LEDGER, 'token', 'seq', 'clock_ms', 'clock_offset_ms', 'grace_until', 'arrivals', 'soonest',
   'silence_ms', 'events_max', 'unserved', 'settling_until', 'queued', 'usage_seconds')
@@ -16,6 +16,8 @@ local born = token == 0
 -- held them back, a quota for instance, is gone. What one script leaves unserved the next one finds.
 local grown, unserved = {}, state[10] or ''
 for uuid, host in string.gmatch(unserved, '(%S-)=(%S+)') do grown[uuid == '' and '=' .. host or uuid] = host end
+
+local widened = {} -- hosts whose entries in `wide` are to be written anew
 
 -- A number of the configuration, or its default where somebody wrote something else there by hand. Defaults are those of
 -- broker/thresholds.py; a test holds the two together.
@@ -105,7 +107,7 @@ end
 -- Writes back what changed. Called once, at the end of every script that is not refused.
 local function save()
   journal()
-  if widened and next(widened) then widen() end
+  if next(widened) then widen() end
   local left, count = '', 0
   for uuid, host in pairs(grown) do
     count = count + 1

@@ -50,9 +50,18 @@ local function dislike(card, bytes)
   return (left >= bytes and left or 2 * left) / whole_card + (HEAT[card.job_state] or 1)
 end
 
+-- °C; a card that tells none is taken for the hottest.
+local function temperature(card)
+  card.temperature = card.temperature or tonumber(call('HGET', GPU_OF .. card.uuid, 'temperature_c') or '') or 999
+  return card.temperature
+end
+
 -- The better of two cards for a way of placing.
 function better(way, bytes, x, y)
-  if way == 'cool' and x.temperature ~= y.temperature then return (x.temperature or 999) < (y.temperature or 999) end
+  if way == 'cool' then
+    local tx, ty = temperature(x), temperature(y)
+    if tx ~= ty then return tx < ty end
+  end
   if way == '' then
     local dx, dy = dislike(x, bytes), dislike(y, bytes)
     if dx ~= dy then return dx < dy end
@@ -65,8 +74,15 @@ function better(way, bytes, x, y)
   return x.uuid < y.uuid
 end
 
--- Cards to look at first: how many each way compares before it takes the best.
-local LOOK = { pack = 1, spread = 1, cool = 16, [''] = 4 }
+-- How many cards each way compares before it takes the best.
+local LOOK = { pack = 1, spread = 1, cool = 64, [''] = 4 }
+
+-- Cards come in the order of what is left over: for the default the first that is cool and strands nothing is the best.
+local function is_best(way, card, bytes)
+  if way == 'cool' then return false end
+  local left = card.budget - card.leased - bytes
+  return way ~= '' or (card.job_state == 'OPTIMAL' and (left == 0 or left >= bytes))
+end
 
 -- One page of an index of free bytes, in the order that suits the way of placing.
 local function page(index, ask, bytes, from, count)
@@ -85,6 +101,7 @@ function best_of(index, ask, bytes, not_these)
       local card = not not_these[uuid] and read_card(uuid)
       local why = card and obstacle(ask, card, bytes)
       if card and not why then
+        if is_best(ask.placement, card, bytes) and not best then return card end
         if not best or better(ask.placement, bytes, card, best) then best = card end
       elseif not_these[uuid] or why == 'selector' or why == 'host_memory' or why == 'cpus' or why == 'settling' then
         from = from + 1 -- it stands there rightly

@@ -1,5 +1,5 @@
 -- Whether a request could ever be served, and what there is for it.
--- needs: keys ledger tenant host cards choose
+-- needs: keys ledger tenant host cards choose wide
 -- gives: could_ever room_for
 
 -- The largest budget of the cards that a request may use, by number of cards and what their hosts have at all.

@@ -1,6 +1,6 @@
 -- The queue. Waiters stand in lines: one for each group (who can be served from the same cards), tenant and size, so that
 -- a script finds whom a card can serve without reading those whom it cannot.
--- needs: keys ledger asks cards
+-- needs: keys ledger asks cards wide
 -- gives: read_waiter size_of_line group_of least_bytes enqueue remove_waiter show_life groups_of
 
 -- A queued request, or nil.

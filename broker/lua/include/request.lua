@@ -8,6 +8,7 @@ local OPTIONS = { placement = true, labels = true, capability = true, mig = true
 
 -- Alternatives: at most 8, each so many bytes of each of up to 16 GPUs.
 local function check_asks(text)
+  if string.match(text or '', '^%d+$') then return whole('memory', text, 1, 4398046511104) end
   local n = 0
   for part in string.gmatch((text or '') .. ',', '([^,]*),') do
     local count, bytes = string.match(part, '^(%d+)x(.*)$')
@@ -18,23 +19,24 @@ local function check_asks(text)
   if n > 8 then invalid('memory', text, 'at most 8 alternatives') end
 end
 
-local function check_options(options)
-  if not PLACEMENTS[options.placement or 'balanced'] then
-    invalid('placement', options.placement, 'balanced, pack, spread or cool')
+-- Only what is given is looked at: most requests give no more than a nonce.
+local function check_options(o)
+  if o.nonce and (not string.match(o.nonce, '^%w*$') or #o.nonce > 64) then
+    invalid('nonce', o.nonce, 'at most 64 letters and digits')
   end
-  labels_text('labels', options.labels)
-  local capability = options.capability or ''
-  if capability ~= '' and not string.match(capability, '^%d%d?%.%d%d?$') then
-    invalid('capability', capability, 'a version such as 8.6')
+  if o['function'] then name('function', o['function'], true) end
+  if o.placement and not PLACEMENTS[o.placement] then
+    invalid('placement', o.placement, 'balanced, pack, spread or cool')
   end
-  local mig = options.mig or 'any'
-  if not string.match(mig, '^%w[%w.+]*$') or #mig > 32 then invalid('mig', mig, 'any, none, only or a profile such as 1g.5gb') end
-  whole('host_memory', options.host_memory or '0', 0, 1125899906842624)
-  whole('cpus', options.cpus or '0', 0, 100000000)
-  name('function', options['function'] or '', true)
-  if not string.match(options.nonce or '', '^%w*$') or #(options.nonce or '') > 64 then
-    invalid('nonce', options.nonce, 'at most 64 letters and digits')
+  if o.labels then labels_text('labels', o.labels) end
+  if o.capability and not string.match(o.capability, '^%d%d?%.%d%d?$') then
+    invalid('capability', o.capability, 'a version such as 8.6')
   end
+  if o.mig and (not string.match(o.mig, '^%w[%w.+]*$') or #o.mig > 32) then
+    invalid('mig', o.mig, 'any, none, only or a profile such as 1g.5gb')
+  end
+  if o.host_memory then whole('host_memory', o.host_memory, 0, 1125899906842624) end
+  if o.cpus then whole('cpus', o.cpus, 0, 100000000) end
 end
 
 -- The request in ARGV from `at` on: asks ttl_ms host gpu priority tenant owner job_id pid token wait, then options.

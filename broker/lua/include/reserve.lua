@@ -1,6 +1,6 @@
 -- law 7: small requests may pass a waiter that wants more than there is, bypass_max times; from then on the free bytes of
 -- one card, or of one host's cards for a gang, gather for it alone, and all others go on elsewhere.
--- needs: keys ledger gpu tenant host cards queue place choose
+-- needs: keys ledger gpu tenant host cards queue place choose wide
 -- gives: reserve first_before passes
 
 -- A card that could hold so many bytes for the request if its other leases ended.

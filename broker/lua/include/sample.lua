@@ -99,6 +99,13 @@ local function tell_state(sample, report, known, job_state, short, short_before)
   end
 end
 
+-- A host with fewer cards than before has no room on so many.
+local function narrow(host, count)
+  local gone = {}
+  for k = math.max(2, count + 1), WIDEST do table.insert(gone, host .. '#' .. k) end
+  if #gone > 0 then call('ZREM', WIDE, unpack(gone)) end
+end
+
 -- Takes one card's report. False if another host publishes the card.
 function publish(sample, report)
   local uuid, host = report.uuid, sample.host
@@ -114,18 +121,20 @@ function publish(sample, report)
   local card = known or { uuid = uuid, leased = 0, reserved = '' }
   local was, was_job, was_host = card.state, card.job_state, card.host
   if was_host and was_host ~= host then widened[was_host] = true end
+  if known and card.peers > sample.count then narrow(was_host, sample.count) end
   card.host, card.class, card.state, card.drained, card.peers = host, report.class, report.state, by ~= '', sample.count
   card.capacity, card.budget = capacity, budget
   card.fresh_until = sample.fresh_until
   local free, short = math.max(0, budget - card.leased), math.max(0, card.leased - budget)
   call('SADD', GPUS, uuid)
-  call('HSET', GPU_OF .. uuid, 'uuid', uuid, 'host', host, 'index', report.index, 'name', report.name,
-    'state', report.state, 'speed', SPEEDS[report.state], 'job_state', report.job_state,
-    'job_speed', SPEEDS[report.job_state], 'reason', report.reason, 'budget_bytes', int(budget),
-    'capacity_bytes', int(capacity), 'leased_bytes', int(card.leased), 'free_bytes', int(free), 'short_bytes', int(short),
-    'sampled_at', int(sample.at), 'fresh_until', int(sample.fresh_until), 'drained', card.drained and '1' or '0',
-    'drained_by', by, 'left', '0', 'class', report.class, 'peers', int(sample.count), 'capability', report.capability,
-    'mig', report.mig, 'labels', report.labels, 'processes', report.processes, unpack(report.all))
+  -- What a grant reads comes first: a small hash is a list, in which the server looks for each field from the start.
+  call('HSET', GPU_OF .. uuid, 'host', host, 'state', report.state, 'drained', card.drained and '1' or '0',
+    'fresh_until', int(sample.fresh_until), 'leased_bytes', int(card.leased), 'budget_bytes', int(budget),
+    'class', report.class, 'peers', int(sample.count), 'capacity_bytes', int(capacity), 'job_state', report.job_state,
+    'left', '0', 'sampled_at', int(sample.at), 'free_bytes', int(free), 'short_bytes', int(short), 'uuid', uuid,
+    'index', report.index, 'name', report.name, 'speed', SPEEDS[report.state], 'job_speed', SPEEDS[report.job_state],
+    'reason', report.reason, 'drained_by', by, 'capability', report.capability, 'mig', report.mig,
+    'labels', report.labels, 'processes', report.processes, unpack(report.all))
   call('ZADD', FRESH, due(sample.fresh_until), uuid)
   call('ZADD', CAPACITY, capacity, uuid)
   keep_or_not(card)
