@@ -122,7 +122,7 @@ def _read(keys: Keys) -> plans.Plan[Snapshot]:
     for batch in _batches([keys.ledger, *hashes]):
         replies = yield [("HGETALL", name) for name in batch]
         snapshot.hashes |= {name: reply for name, reply in zip(batch, replies, strict=True) if reply}
-    for name in (keys.gpus, keys.hosts, keys.tenants, keys.groups):
+    for name in (keys.gpus, keys.hosts, keys.tenants, keys.groups, keys.stale):
         (members,) = yield [("SMEMBERS", name)]
         snapshot.sets[name] = set(members)
     for name in sorted(name for name in names if name.startswith(_index_prefixes(keys))):
@@ -243,7 +243,7 @@ def _cards(snapshot: Snapshot, on: Mapping[str, list[LeaseRecord]]) -> Iterator[
     capacity = {uuid: float(_number(fields, "capacity_bytes")) for uuid, fields in cards.items()}
     yield from _unlike(keys.capacity, snapshot.index(keys.capacity), capacity, cards=True)
     yield from _classes(snapshot, cards, by_class)
-    yield from _unlike(keys.wide, snapshot.index(keys.wide), _wide(snapshot, cards, free))
+    yield from _too_narrow(snapshot, _wide(snapshot, cards, free))
     yield from _freshness(snapshot, cards)
 
 
@@ -272,6 +272,19 @@ def _wide(snapshot: Snapshot, cards: Mapping[str, Mapping[str, str]], free: Mapp
         most = sorted((free[uuid] for uuid in own if uuid in free), reverse=True)
         should |= {f"{host}#{k}": float(k * _SPAN + most[k - 1]) for k in range(2, min(_WIDEST, len(most)) + 1)}
     return should
+
+
+def _too_narrow(snapshot: Snapshot, should: Mapping[str, float]) -> Iterator[Difference]:
+    """`wide` may say too much, which is found out when it is used; too little only of hosts that `stale` names."""
+    keys = snapshot.keys
+    says, stale = snapshot.index(keys.wide), snapshot.sets.get(keys.stale, set())
+    for entry, most in sorted(should.items()):
+        if entry.rpartition("#")[0] not in stale and says.get(entry, 0) < most:
+            yield Difference(entry, keys.wide, _text(says.get(entry)), _text(most))
+    known = {host for host, fields in snapshot.named(keys.host("")).items() if fields.get("gpus")}
+    for entry in sorted(says):
+        if entry.rpartition("#")[0] not in known:
+            yield Difference(entry, keys.wide, _text(says[entry]), ABSENT)
 
 
 def _freshness(snapshot: Snapshot, cards: Mapping[str, Mapping[str, str]]) -> Iterator[Difference]:

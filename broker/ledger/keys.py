@@ -14,7 +14,7 @@ ORDER = (
     "ledger", "config", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases",
     "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
     "metrics_prefix", "hosts", "host_prefix", "tenants", "tenant_prefix", "classes", "wide", "reserved",
-    "lines_prefix", "line_prefix", "groups",
+    "lines_prefix", "line_prefix", "groups", "stale",
 )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ class Keys:
                 f"{root}lines:",  # zset a group of waiters: its lines by their first waiter's place
                 f"{root}line:",  # zset a line: waiters of one group, tenant and size, by place
                 f"{root}groups",  # set of groups of waiters that select by class
+                f"{root}stale",  # set of hosts of whose cards more may be free than `wide` says
             ),
         )
 
@@ -153,6 +154,11 @@ class Keys:
     def groups(self) -> str:
         """Set of groups of waiters that select by class."""
         return self._at("groups")
+
+    @property
+    def stale(self) -> str:
+        """Set of hosts of whose cards more may be free than ``wide`` says."""
+        return self._at("stale")
 
     def free_of(self, gpu_class: str) -> str:
         """Sorted set like ``free``, for the GPUs of one class."""

@@ -16,7 +16,7 @@
 --        full waiters                  (the queue's cap is reached)
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST  BROKER_STALE_TOKEN  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n) in GPUs, leases and waiters, plus what it changes
--- include: keys check ledger asks request gpu wide tenant place grant turn
+-- include: keys check ledger asks request gpu tenant place grant turn
 -- needs: queue possible preempt
 
 local ask = read_request(ARGV[1], 2)

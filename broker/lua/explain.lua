@@ -6,14 +6,14 @@
 --        its id (bytes, ttl_ms, host, gpu, priority, tenant, owner, job_id, pid, token, wait, options), with an option
 --        cursor: where to go on among the cards, 0 first
 -- reply  kind (waiting, granted, ask, unknown)  place in the queue or 0  waiters  quota_left_bytes or ''  settling_until
---        or 0  number of cards  next cursor or ''; then for each of up to 128 cards: uuid host verdict need_bytes
+--        or 0  number of cards  next cursor or ''; then for each of up to 32 cards: uuid host verdict need_bytes
 --        free_bytes budget_bytes capacity_bytes detail
 -- errors BROKER_INVALID
--- cost   O(128)
+-- cost   O(32), and of the peers of each card where several are asked for
 -- include: keys check ledger gpu request
 -- needs: queue tenant place reserve cards wide
 
-local PAGE = 128
+local PAGE = 32
 local kind, ask, cursor, where = ARGV[1], nil, 0, 0
 if kind == 'ask' then
   ask = read_request('explain', 2)

@@ -27,6 +27,7 @@ end
 call('PEXPIRE', METRICS_OF .. host, 86400000) -- its history may be looked at for a day
 call('SREM', HOSTS, host)
 widened[host] = nil
+call('SREM', STALE, host)
 local wide = {}
 for k = 2, WIDEST do table.insert(wide, host .. '#' .. k) end
 call('ZREM', WIDE, unpack(wide))

@@ -85,6 +85,7 @@ call('HSET', HOST_OF .. host, 'host', host, 'state', ARGV[3], 'reason', ARGV[4],
   'sequence', ARGV[10], 'epoch', int(told_epoch), 'labels', host_labels, 'memory_bytes', ARGV[12] ~= '' and ARGV[12] or '0',
   'cpus_milli', ARGV[13] ~= '' and ARGV[13] or '0')
 hosts[host] = nil
+if count > 1 then widen_host(host) end
 for _, verdict in ipairs(verdicts) do take_verdict(sample, verdict) end
 reap()
 serve()

@@ -8,7 +8,7 @@
 --        late                     (its time was over, its bytes still counted: they are back now)
 -- errors BROKER_INVALID  BROKER_STALE_TOKEN  BROKER_LEASE_LOST  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n), plus the waiters it serves
--- include: keys check ledger holder gpu wide tenant lease turn
+-- include: keys check ledger holder gpu tenant lease turn
 
 local id = name('lease_id', ARGV[1])
 whole('token', ARGV[2], 1, 9007199254740991)

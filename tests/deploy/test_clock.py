@@ -16,7 +16,7 @@ from broker import Broker, InsufficientMemory
 from tests.deploy.scenario import Crowd, publish, repeated, wrongs
 from tests.deploy.servers import Server, until
 
-TTL = 2.0
+TTL = 1.0
 
 
 class Clock:
@@ -24,19 +24,23 @@ class Clock:
 
     def __init__(self, file: Path) -> None:
         """``file``: where the shim reads the milliseconds."""
-        self._file = file
         self.offset_ms = 0
-        self.set(0)
-
-    def set(self, offset_ms: int) -> None:
-        """From now on it is off by so much."""
-        with self._file.open("r+b" if self._file.exists() else "w+b") as at:
-            at.write(struct.pack("=q", offset_ms))
-        self.offset_ms = offset_ms
+        self.server: Server | None = None
+        self._file = file
+        self._file.write_bytes(struct.pack("=q", 0))
 
     def step(self, by_ms: int) -> None:
-        """From now on it is off by so much more."""
-        self.set(self.offset_ms + by_ms)
+        """From now on it is off by so much more; returns when the server, which looks now and then, has seen it."""
+        self.offset_ms += by_ms
+        with self._file.open("r+b") as at:
+            at.write(struct.pack("=q", self.offset_ms))
+        until(lambda: abs(self.now_ms() - time.time() * 1000 - self.offset_ms) < 100, "a server that saw the step")
+
+    def now_ms(self) -> int:
+        """What the server tells."""
+        assert self.server is not None
+        seconds, micros = self.server.client.time()  # type: ignore[misc]
+        return int(seconds) * 1000 + int(micros) // 1000
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +66,10 @@ def broker(shim: Path, clock: Clock, tmp_path: Path) -> Iterator[Broker]:
     """A pool on a server whose clock can be moved, with two cards, and an agent's beat."""
     environment = {"LD_PRELOAD": str(shim), "CLOCK_SHIM_FILE": str(tmp_path / "offset")}
     with Server(environment=environment) as server, Broker.from_url(server.url) as made:
+        clock.server = server
         publish(made, "GPU-a", "GPU-b")
         yield made
         assert wrongs(made) == []
-
-
-def _server_ms(broker: Broker) -> int:
-    seconds, micros = broker.redis.time()  # type: ignore[misc]
-    return int(seconds) * 1000 + int(micros) // 1000
-
-
-def _ledger_ms(broker: Broker) -> int:
-    return broker.reap()
 
 
 def _lives(broker: Broker, lease_id: str) -> bool:
@@ -84,23 +80,25 @@ def _lives(broker: Broker, lease_id: str) -> bool:
 
 
 def test_the_clock_of_the_server_really_moves(broker: Broker, clock: Clock) -> None:
-    before = _server_ms(broker)
+    before, ledger = clock.now_ms(), broker.reap()
     clock.step(3_600_000)
-    assert 3_599_000 < _server_ms(broker) - before < 3_660_000
-    clock.set(-250)
-    assert abs(_server_ms(broker) - time.time() * 1000 + 250) < 200
+    assert clock.now_ms() - before >= 3_600_000
+    assert broker.reap() - ledger >= 3_600_000
+    clock.step(-3_600_250)
+    assert clock.now_ms() < time.time() * 1000
+    assert broker.reap() - ledger >= 3_600_000
 
 
 @pytest.mark.parametrize("step", [60_000, 3_600_000, -60_000, -600_000])
 def test_a_step_ends_no_lease_and_prolongs_none(broker: Broker, clock: Clock, step: int) -> None:
-    broker.update_config(grace_seconds=1, reclaim_seconds=0)
+    broker.update_config(grace_seconds=1.5, reclaim_seconds=0)
     held = [broker.acquire("1GiB", lease_id=f"held-{n}", ttl=30) for n in range(4)]
     short = broker.acquire("1GiB", lease_id="short", ttl=TTL)
-    began, token, ledger = time.monotonic(), short.token, _ledger_ms(broker)
+    began, token, ledger = time.monotonic(), short.token, broker.reap()
     clock.step(step)
     assert _lives(broker, "short"), "a step ends nothing"
     assert all(_lives(broker, lease.id) for lease in held)
-    assert _ledger_ms(broker) >= ledger, "the ledger's clock never runs backwards"
+    assert broker.reap() >= ledger, "the ledger's clock never runs backwards"
     if step > 0:
         assert [event.kind for event in broker.events()].count("clock") == 1
     for lease in held:
@@ -111,8 +109,7 @@ def test_a_step_ends_no_lease_and_prolongs_none(broker: Broker, clock: Clock, st
     until(lambda: not _lives(broker, "short"), "the end of a lease that nobody renews")
     lasted = time.monotonic() - began
     # A step forward pauses expiry for the grace period; a step back costs a hundredth and nothing else.
-    assert lasted < TTL + 1 + 0.5
-    assert lasted > (1 - 0.05 if step > 0 else TTL - 0.05)
+    assert (1.5 if step > 0 else TTL) - 0.05 < lasted < TTL + 1.5 + 0.5
     assert all(_lives(broker, lease.id) for lease in held)
     for lease in (*held, later):
         assert lease.release() is True
@@ -120,27 +117,27 @@ def test_a_step_ends_no_lease_and_prolongs_none(broker: Broker, clock: Clock, st
 
 def test_back_and_then_forward_again_leaves_the_ledgers_clock_as_it_was(broker: Broker, clock: Clock) -> None:
     held = broker.acquire("1GiB", ttl=30)
-    offset = _ledger_ms(broker) - _server_ms(broker)
+    offset = broker.reap() - clock.now_ms()
     began = time.monotonic()
     tokens = [held.token]
-    readings = [_ledger_ms(broker)]
-    for step in (-600_000, 600_000, -5_000, 5_000, -90_000, 30_000, 60_000):
+    readings = [broker.reap()]
+    for step in (-600_000, 600_000, -90_000, 30_000, 60_000):
         clock.step(step)
-        readings.append(_ledger_ms(broker))
+        readings.append(broker.reap())
         assert _lives(broker, held.id), f"after a step of {step} ms"
         held.renew()
         lease = broker.acquire("1MiB")
         tokens.append(lease.token)
         lease.release()
-        readings.append(_ledger_ms(broker))
+        readings.append(broker.reap())
     assert readings == sorted(readings)
     assert tokens == sorted(set(tokens))
     # The time that went by is what the ledger counted, to a second; and it agrees with the server again.
     assert abs(readings[-1] - readings[0] - (time.monotonic() - began) * 1000) < 1000
-    assert abs(_ledger_ms(broker) - _server_ms(broker) - offset) < 1000
+    assert abs(broker.reap() - clock.now_ms() - offset) < 1000
 
 
-@pytest.mark.parametrize("step", [-900, -200, 300, 900])
+@pytest.mark.parametrize("step", [-900, -200, 300, 800])
 def test_small_steps_move_a_leases_end_by_no_more_than_themselves(broker: Broker, clock: Clock, step: int) -> None:
     broker.update_config(reclaim_seconds=0)
     lease = broker.acquire("1GiB", ttl=TTL)
@@ -176,7 +173,7 @@ def test_a_crowd_goes_on_while_the_clock_jumps(broker: Broker, clock: Clock) -> 
                 pytest.fail("an agent's beat is never refused")
             crowd.goes_on()
             assert held.renew() > 0
-    assert crowd.wrong == []
+    assert crowd.wrong == crowd.lost == []
     assert crowd.away == []
     assert repeated(crowd.tokens) == set()
     assert all(own == sorted(own) for own in crowd.tokens)

@@ -11,7 +11,7 @@ import redis
 from broker import AsyncBroker, Broker, PoolUnavailable
 from broker import connection as connections
 from tests.deploy.scenario import Crowd, publish, repeated, walk, walk_async, wrongs
-from tests.deploy.servers import Cluster, Server, slot_of, until
+from tests.deploy.servers import HOST, SLOTS, Cluster, Server, free_port, slot_of, until
 
 SLOT = slot_of("default")
 
@@ -35,7 +35,7 @@ def _target(cluster: Cluster) -> Server:
 
 
 async def test_everything_works_in_a_cluster_from_any_of_its_nodes(cluster: Cluster, pool: Broker) -> None:
-    walk(pool, "a")
+    walk(pool, "a", callbacks=True)
     publish(pool, "GPU-b")
     async with AsyncBroker.from_url(cluster.url) as again:
         await walk_async(again, "b")
@@ -80,7 +80,7 @@ def test_a_slot_that_moves_under_a_crowd(cluster: Cluster, pool: Broker) -> None
     with Crowd(cluster.url) as crowd:
         cluster.move(SLOT, target, look)
         crowd.goes_on()
-    assert crowd.wrong == []
+    assert crowd.wrong == crowd.lost == []
     assert repeated(crowd.tokens) == set()
     assert {"begun TryAgainError", "moved AskError"} <= seen
     assert all(own == sorted(own) for own in crowd.tokens)
@@ -118,7 +118,7 @@ def test_a_slot_that_moves_in_one_step(cluster: Cluster, pool: Broker) -> None:
         cluster.cluster(owner, "MIGRATESLOTS", "SLOTSRANGE", SLOT, SLOT, "NODE", cluster.name(target))
         until(lambda: cluster.owner(SLOT) is target, "the slot on the other node", 30)
         crowd.goes_on()
-    assert crowd.wrong == []
+    assert crowd.wrong == crowd.lost == []
     assert repeated(crowd.tokens) == set()
 
 
@@ -142,20 +142,45 @@ async def test_a_move_that_takes_too_long_is_reported_and_says_what_goes_on(
         assert await again.renew(held.id, held.token) > 0
 
 
-def test_a_cluster_that_is_down_is_reported_and_goes_on_when_it_is_up(
+async def test_a_cluster_that_is_down_is_reported_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-config-file": "nodes.conf"}
+    with Server(options) as node, Broker.from_url(f"redis+cluster://{node.address}") as broker:
+        async with AsyncBroker.from_url(f"redis+cluster://{node.address}") as again:
+            with monkeypatch.context() as patched:
+                patched.setattr(connections, "PATIENCE_SECONDS", 0.2)
+                with pytest.raises(PoolUnavailable, match="CLUSTER INFO"):
+                    broker.reap()
+                with pytest.raises(PoolUnavailable, match="CLUSTER INFO"):
+                    await again.reap()
+            node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+            # It takes two more seconds until it calls itself up.
+            assert broker.reap() > 0
+            assert await again.reap() > 0
+
+
+async def test_what_went_to_the_wrong_node_is_asked_again_at_the_right_one(
     cluster: Cluster, pool: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.2)
     publish(pool, "GPU-a")
-    owner = cluster.owner(SLOT)
-    free = SLOT + 1 if cluster.owner(SLOT + 1) is owner else SLOT - 1
-    cluster.cluster(owner, "DELSLOTS", free)
-    try:
-        until(lambda: "cluster_state:fail" in cluster.cluster(owner, "INFO"), "a cluster that is down")
-        with pytest.raises(PoolUnavailable, match="CLUSTER INFO"):
-            pool.reap()
-    finally:
-        cluster.cluster(owner, "ADDSLOTS", free)
-        until(lambda: "cluster_state:ok" in cluster.cluster(owner, "INFO"), "a cluster that is up")
+    wrong = (HOST, _target(cluster).port)
+    async with AsyncBroker.from_url(cluster.url) as again:
+        await again.reap()
+        for ask in (pool.gpus, pool.reap, lambda: pool._run_command("BLPOP", pool.keys.wake("nobody"), 0.01) or True):
+            assert pool._finder is not None
+            pool._finder.known = wrong
+            assert ask()
+            assert pool._finder.known != wrong
+        for ask_again in (again.gpus, again.reap):
+            assert again._finder is not None
+            again._finder.known = wrong
+            assert await ask_again()
+            assert again._finder.known != wrong
+    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(redis.Redis, "execute_command", _moved_for_ever)
+    with pytest.raises(PoolUnavailable, match="another node"):
+        pool.reap()
     monkeypatch.undo()
-    assert pool.reap() > 0
+
+
+def _moved_for_ever(*_: object, **__: object) -> None:
+    raise redis.exceptions.MovedError(f"{SLOT} {HOST}:1")

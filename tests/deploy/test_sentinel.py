@@ -24,7 +24,7 @@ def _acquire(broker: Broker, memory: str, lease_id: str) -> object:
 
 async def test_everything_works_and_goes_on_after_a_failover_asked_for(sentinels: Sentinels) -> None:
     with Broker.from_url(sentinels.url) as broker:
-        walk(broker, "a")
+        walk(broker, "a", callbacks=True)
         publish(broker, "GPU-b", "GPU-c")
         async with AsyncBroker.from_url(sentinels.url) as again:
             await walk_async(again, "b")

@@ -118,3 +118,15 @@ def test_a_card_that_closes_is_no_part_of_a_gang(broker: Broker, cards: Cards) -
         broker.acquire("1GiB", gpus=2)
     broker.undrain("GPU-a")
     assert broker.acquire("1GiB", gpus=2).gpus == 2
+
+
+def test_room_that_came_back_on_several_cards_is_found(broker: Broker, cards: Cards) -> None:
+    for host in ("h1", "h2", "h3"):
+        cards(f"GPU-{host}-a", f"GPU-{host}-b", host=host)
+    held = {host: broker.acquire("5GiB", gpus=2, host=host) for host in ("h1", "h2", "h3")}
+    with pytest.raises(InsufficientMemory):
+        broker.acquire("5GiB", gpus=2)
+    held["h2"].release()
+    assert broker.acquire("5GiB", gpus=2).host == "h2"
+    held["h3"].resize("1GiB")
+    assert broker.acquire("4GiB", gpus=2).host == "h3"

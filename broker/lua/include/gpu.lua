@@ -29,7 +29,7 @@ function offer(card)
     if card.class ~= '' then call('ZREM', FREE .. '@' .. card.class, uuid) end
   end
   if card.reserved ~= '' then call('ZADD', RESERVED, free, uuid) end
-  if card.peers > 1 then widened[card.host] = true end
+  if card.peers > 1 and not card.takes then widened[card.host] = true end -- more may be free on several of them
 end
 
 -- Writes what is leased of a card, and offers the rest.

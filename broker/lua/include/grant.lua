@@ -7,7 +7,7 @@ function take(cards, id, bytes, more, kept_for)
   local uuids, leased, budgets = {}, {}, {}
   for i, card in ipairs(cards) do
     if card.reserved == kept_for then card.reserved = '' end -- its reservation ended when it left the queue
-    card.leased = card.leased + more
+    card.leased, card.takes = card.leased + more, more > 0
     write_leased(card, 'lease:' .. id, int(bytes))
     uuids[i], leased[i], budgets[i] = card.uuid, int(card.leased), int(card.budget)
   end

@@ -1,5 +1,5 @@
 -- The ledger's own state, read once: time, tokens, journal. Nothing is written before save() or journal().
--- needs: keys cards wide
+-- needs: keys
 
 local state = call('HMGET', LEDGER, 'token', 'seq', 'clock_ms', 'clock_offset_ms', 'grace_until', 'arrivals', 'soonest',
   'silence_ms', 'events_max', 'unserved', 'settling_until', 'queued', 'usage_seconds')
@@ -17,7 +17,7 @@ local born = token == 0
 local grown, unserved = {}, state[10] or ''
 for uuid, host in string.gmatch(unserved, '(%S-)=(%S+)') do grown[uuid == '' and '=' .. host or uuid] = host end
 
-local widened = {} -- hosts whose entries in `wide` are to be written anew
+local widened = {} -- hosts of several cards on which more may be free than `wide` says
 
 -- A number of the configuration, or its default where somebody wrote something else there by hand. Defaults are those of
 -- broker/thresholds.py; a test holds the two together.
@@ -107,7 +107,7 @@ end
 -- Writes back what changed. Called once, at the end of every script that is not refused.
 local function save()
   journal()
-  if next(widened) then widen() end
+  for host in pairs(widened) do call('SADD', STALE, host) end
   local left, count = '', 0
   for uuid, host in pairs(grown) do
     count = count + 1

@@ -1,0 +1,73 @@
+"""Pools of many sizes, filled through the real scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker import Broker, calls
+from broker.ledger.scripts import script
+from broker.publish import Publisher
+from broker.units import GIB, MIB
+from broker.values import GpuReport, State
+
+CARDS_OF_A_HOST = 64
+_BATCH = 500
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is in a pool."""
+
+    gpus: int
+    leases: int
+    waiters: int
+
+    @property
+    def cards_of_first_host(self) -> int:
+        """How many cards a sample of the first host has."""
+        return min(self.gpus, CARDS_OF_A_HOST)
+
+    def agent(self, broker: Broker) -> Callable[[], object]:
+        """The first host's agent: each call is a sample."""
+        publisher, reports = Publisher(broker, "host-0"), cards(0, self.cards_of_first_host)
+        return lambda: publisher.publish(reports, _HOUR_MS)
+
+    def __str__(self) -> str:
+        """As a part of a name."""
+        return f"{self.gpus}-{self.leases}-{self.waiters}-"
+
+
+def cards(host: int, count: int) -> list[GpuReport]:
+    """Healthy 80 GiB cards."""
+    return [
+        GpuReport(
+            f"GPU-{host}-{i}", i, "card", State.OPTIMAL, State.OPTIMAL, "", memory_total_bytes=80 * GIB,
+            memory_used_bytes=0, unmanaged_bytes=0, temperature_c=40, capability="8.6",
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def fill(broker: Broker, size: Size) -> None:
+    """Cards, leases and waiters. With leases or waiters the first card is full; the waiters wait for it."""
+    broker.update_config(monitor_interval=3600, waiters_max=100_000, waiter_seconds=3600, events_max=1000)
+    for host in range((size.gpus + CARDS_OF_A_HOST - 1) // CARDS_OF_A_HOST):
+        left = size.gpus - host * CARDS_OF_A_HOST
+        Publisher(broker, f"host-{host}").publish(cards(host, min(left, CARDS_OF_A_HOST)), _HOUR_MS)
+    if size.leases or size.waiters:
+        broker.acquire("70GiB", gpu="GPU-0-0", ttl=86_400)
+    _many(broker, size.leases, lambda i: calls.ask(MIB, lease_id=f"lease-{i}", ttl=86_400, placement="spread"), False)
+    _many(broker, size.waiters, lambda i: calls.ask("20GiB", lease_id=f"waiter-{i}", wait=3600, gpu="GPU-0-0"), True)
+
+
+def _many(broker: Broker, count: int, request: Callable[[int], calls.Ask], wait: bool) -> None:
+    """So many requests, in pipelines."""
+    keys, sha = broker.keys.all, broker.redis.script_load(script("acquire").text)
+    for start in range(0, count, _BATCH):
+        pipe = broker.redis.pipeline(transaction=False)
+        for i in range(start, min(count, start + _BATCH)):
+            pipe.evalsha(sha, len(keys), *keys, *request(i).asking(wait))
+        replies = pipe.execute()
+        assert all(reply[0] == ("waiting" if wait else "granted") for reply in replies), replies[0]
