@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from broker.process import stat
+
 #: A process tree deeper than this is a reading gone wrong.
 _DEEPEST = 64
 
@@ -24,10 +26,11 @@ def parents(pids: Iterable[int], proc: Path = Path("/proc")) -> dict[int, int]:
     return known
 
 
+def visible(proc: Path = Path("/proc")) -> bool:
+    """Whether this host shows its processes at all."""
+    return (proc / "self" / "stat").exists()
+
+
 def _parent(pid: int, proc: Path) -> int | None:
-    try:
-        text = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    # `pid (comm) state ppid …`: comm may itself hold blanks and brackets.
-    return int(text.rpartition(")")[2].split()[1])
+    fields = stat(pid, proc)
+    return None if fields is None else int(fields[1])

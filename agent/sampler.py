@@ -7,16 +7,18 @@ import time
 from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
 
-from agent.accounting import pids, unmanaged_bytes
-from agent.processes import parents
+from agent.accounting import pids, strangers, unmanaged_bytes, verdicts
+from agent.host import report
+from agent.processes import parents, visible
 from agent.sources import NoGpuError, Reading, Source
 from broker import plans
 from broker.client import Broker
 from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
+from broker.process import began
 from broker.publish import Publisher
 from broker.state import Standing, judge, memory_band, reason, temperature_band, worse
 from broker.thresholds import Thresholds
-from broker.values import GpuReport, HeldLease, State
+from broker.values import GpuReport, HeldLease, HostReport, State
 
 log = logging.getLogger("gpubroker.agent")
 
@@ -24,8 +26,9 @@ log = logging.getLogger("gpubroker.agent")
 class Sampler:
     """One host's agent, from its first reading to its goodbye."""
 
-    def __init__(self, broker: Broker, host: str, source: Source) -> None:
-        """Watch ``source`` and publish as ``host``."""
+    def __init__(self, broker: Broker, host: str, source: Source, host_report: HostReport | None = None) -> None:
+        """Watch ``source`` and publish as ``host``, which tells of itself what ``host_report`` says."""
+        self._host_report = host_report if host_report is not None else report()
         self._publisher = Publisher(broker, host)
         self._source = source
         # Not an Event: setting one in a signal handler deadlocks if the signal came while it was being waited for.
@@ -70,21 +73,28 @@ class Sampler:
         Raises:
             BrokerError: the ledger cannot be reached, or refused the sample; nothing was published.
         """
+        read_at = self._publisher.now()
         readings, why = self._read()
         # Hardware first, leases after: a lease is older than its process's memory, so that no holder's memory is ever
         # taken for a stranger's.
         self._held, stored = self._publisher.view([reading.uuid for reading in readings])
         self._take_config(stored, [reading.uuid for reading in readings])
-        reports = [self._report_alone(reading) for reading in readings]
+        family = parents(pid for reading in readings for pid in pids(reading.processes))
+        reports = [self._report_alone(reading, family) for reading in readings]
         refused = self._publisher.publish(
             reports,
             max(1, round(self._limits(None).monitor_interval * 1000)),
             host_state="UNAVAILABLE" if why else "OK",
             host_reason=why,
             source=self._source.name,
+            host_report=self._host_report,
+            verdicts=verdicts(readings, self._held, family, began) if visible() else (),
+            read_at=read_at,
         )
         self._source.published({report.uuid: report.job_state for report in reports})
         self._note("gpus", f"event=no_gpu reason={why!r}" if why else "")
+        late = "event=sample_late reason='the ledger has newer news of this host: does another agent publish for it?'"
+        self._note("late", late if self._publisher.late else "")
         gpus = ",".join(refused)
         self._note("owner", f"event=gpu_refused gpus={gpus} reason='another host publishes them'" if gpus else "")
 
@@ -118,19 +128,19 @@ class Sampler:
     def _limits(self, uuid: str | None) -> Thresholds:
         return Thresholds.parse(plans.effective(self._stored, uuid))
 
-    def _report_alone(self, reading: Reading) -> GpuReport:
+    def _report_alone(self, reading: Reading, family: Mapping[int, int]) -> GpuReport:
         """The report; a reading that it cannot be made of is this card's trouble, not the others'."""
         try:
-            return self._report(reading)
+            return self._report(reading, family)
         except Exception as error:
             log.exception("event=report_failed gpu=%s", reading.uuid)
             why = f"its reading cannot be judged: {error!r}"
             return GpuReport(reading.uuid, reading.index, reading.name, State.UNAVAILABLE, State.UNAVAILABLE, why)
 
-    def _report(self, reading: Reading) -> GpuReport:
+    def _report(self, reading: Reading, family: Mapping[int, int]) -> GpuReport:
         limits = self._limits(reading.uuid)
         held = self._held.get(reading.uuid, [])
-        unmanaged = unmanaged_bytes(reading, held, parents(pids(reading.processes)))
+        unmanaged = unmanaged_bytes(reading, held, family)
         fault = reading.fault or ("" if unmanaged is not None else "its memory cannot be read")
         total, used = reading.memory_total_bytes, reading.memory_used_bytes
         percent = None if used is None or not total else 100 * used / total
@@ -152,6 +162,9 @@ class Sampler:
             utilization_percent=reading.utilization_percent,
             power_mw=reading.power_mw,
             process_count=None if reading.processes is None else len(reading.processes),
+            capability=reading.capability,
+            mig=reading.mig,
+            processes=strangers(reading, held, family),
         )
 
     def _heat(self, reading: Reading, limits: Thresholds, fault: str) -> State:

@@ -11,7 +11,9 @@ from broker.publish import Publisher
 from broker.units import GIB, MIB
 from broker.values import GpuReport, State
 
-CARDS_OF_A_HOST = 64
+CARDS_OF_A_HOST = 8
+#: The host of the card that is full, and the bytes that fill it: all but the reserve of 512 MiB.
+CROWDED, FULL = "crowded", 80 * GIB - 512 * MIB
 _BATCH = 500
 _HOUR_MS = 3_600_000
 
@@ -39,7 +41,7 @@ class Size:
         return f"{self.gpus}-{self.leases}-{self.waiters}-"
 
 
-def cards(host: int, count: int) -> list[GpuReport]:
+def cards(host: int | str, count: int) -> list[GpuReport]:
     """Healthy 80 GiB cards."""
     return [
         GpuReport(
@@ -51,15 +53,20 @@ def cards(host: int, count: int) -> list[GpuReport]:
 
 
 def fill(broker: Broker, size: Size) -> None:
-    """Cards, leases and waiters. With leases or waiters the first card is full; the waiters wait for it."""
+    """Cards, leases and waiters; and one card more, which is full: all waiters wait for that."""
     broker.update_config(monitor_interval=3600, waiters_max=100_000, waiter_seconds=3600, events_max=1000)
     for host in range((size.gpus + CARDS_OF_A_HOST - 1) // CARDS_OF_A_HOST):
         left = size.gpus - host * CARDS_OF_A_HOST
         Publisher(broker, f"host-{host}").publish(cards(host, min(left, CARDS_OF_A_HOST)), _HOUR_MS)
-    if size.leases or size.waiters:
-        broker.acquire("70GiB", gpu="GPU-0-0", ttl=86_400)
+    Publisher(broker, CROWDED).publish(cards(CROWDED, 1), _HOUR_MS)
+    broker.acquire(FULL, gpu=f"GPU-{CROWDED}-0", ttl=86_400)
     _many(broker, size.leases, lambda i: calls.ask(MIB, lease_id=f"lease-{i}", ttl=86_400, placement="spread"), False)
-    _many(broker, size.waiters, lambda i: calls.ask("20GiB", lease_id=f"waiter-{i}", wait=3600, gpu="GPU-0-0"), True)
+    _many(
+        broker,
+        size.waiters,
+        lambda i: calls.ask("20GiB", lease_id=f"waiter-{i}", wait=3600, gpu=f"GPU-{CROWDED}-0"),
+        True,
+    )
 
 
 def _many(broker: Broker, count: int, request: Callable[[int], calls.Ask], wait: bool) -> None:

@@ -133,10 +133,10 @@ class AsyncBroker(AsyncViews):
             except BrokerError:
                 return
 
-    async def check(self, lease_id: str, token: int, pid: int | None = None) -> int:
+    async def check(self, lease_id: str, token: int, pid: int | None = None, pid_started: str = "") -> int:
         """As ``Broker.check``."""
         shown = "" if pid is None else calls.check_whole("pid", pid, 1, 1 << 22)
-        return int(await self.call("start", check_name("lease_id", lease_id), check_token(token), shown))
+        return int(await self.call("start", check_name("lease_id", lease_id), check_token(token), shown, pid_started))
 
     async def renew(self, lease_id: str, token: int, ttl: float | None = None) -> int:
         """As ``Broker.renew``."""

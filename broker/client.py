@@ -164,8 +164,9 @@ class Broker(Views):
         )  # fmt: skip
         return Lease(self, granted)
 
-    def check(self, lease_id: str, token: int, pid: int | None = None) -> int:
-        """The start gate: confirm a lease right before its job's code runs, and note the process that will use it.
+    def check(self, lease_id: str, token: int, pid: int | None = None, pid_started: str = "") -> int:
+        """The start gate: confirm a lease right before its job's code runs, and note the process that will use it,
+        with when it began (``broker.process.began``), since its pid may be another's one day.
 
         Starts the TTL afresh; returns the new end in ms.
 
@@ -173,7 +174,7 @@ class Broker(Views):
             LeaseLost, StaleToken, LeaseNotFound: do not start.
         """
         shown = "" if pid is None else calls.check_whole("pid", pid, 1, 1 << 22)
-        return int(self.call("start", check_name("lease_id", lease_id), check_token(token), shown))
+        return int(self.call("start", check_name("lease_id", lease_id), check_token(token), shown, pid_started))
 
     def renew(self, lease_id: str, token: int, ttl: float | None = None) -> int:
         """Put a lease's end off to one TTL from now; ``ttl`` in seconds changes it. Returns the new end in ms.

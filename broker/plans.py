@@ -76,7 +76,9 @@ def tenants(keys: Keys) -> Plan[list[Tenant]]:
     for start in range(0, len(listed), _BATCH):
         some = listed[start : start + _BATCH]
         replies = yield [("HGETALL", keys.tenant(name)) for name in some]
-        found += [Tenant.from_hash({"name": name, **fields}) for name, fields in zip(some, replies, strict=True) if fields]
+        found += [
+            Tenant.from_hash({"name": name, **fields}) for name, fields in zip(some, replies, strict=True) if fields
+        ]
     return found
 
 

@@ -20,6 +20,7 @@ from rq.queue import Queue
 
 from broker.client import get_broker
 from broker.errors import BrokerError, InvalidRequest, LeaseLost
+from broker.process import began
 from worker_hooks import environment, holding
 from worker_hooks.holding import JobLease, granted_of
 from worker_hooks.keeper import LOST_SIGNAL, Errand, Keeper
@@ -155,7 +156,7 @@ def borrowed(request: GpuRequest) -> Iterator[None]:
         with environment.entered(lease), _kept(lease, view):
             holding.hold(view)
             # The start gate (law 9): this process may have been paused since the grant.
-            broker.check(lease.id, lease.token, pid=os.getpid())
+            broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
             yield
     finally:
         with suppress(BrokerError):  # it was lost, or ends by its TTL; the keeper tries once more

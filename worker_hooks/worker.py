@@ -29,6 +29,7 @@ from rq.worker.base import WorkerStatus
 from broker.client import Broker
 from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
 from broker.lease import Lease
+from broker.process import began
 from broker.settings import Settings
 from worker_hooks import bookkeeping, environment
 from worker_hooks.admission import Admission
@@ -330,7 +331,7 @@ class GpuWorker(Worker):
             BrokerError: do not start.
         """
         environment.enter(lease)
-        self._gate.check(lease.id, lease.token, pid=os.getpid())
+        self._gate.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """As RQ's, and what the job got is written down. A worker on many queues tidies its intermediate queue too."""

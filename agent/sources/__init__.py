@@ -33,7 +33,8 @@ class Reading:
     """One look at one GPU. ``None`` is unknown, never 0. A ``fault`` says why the GPU cannot be read.
 
     ``memory_used_bytes`` is without what the driver reserves for itself, where it tells them apart. ``processes`` is
-    ``None`` where the driver has no such list.
+    ``None`` where the driver has no such list. ``capability`` is CUDA's compute capability, ``"8.6"``, and ``mig`` the
+    profile of a MIG instance.
     """
 
     uuid: str
@@ -46,6 +47,8 @@ class Reading:
     utilization_percent: int | None = None
     power_mw: int | None = None
     processes: tuple[Process, ...] | None = None
+    capability: str = ""
+    mig: str = ""
     fault: str = ""
 
 

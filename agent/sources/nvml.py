@@ -159,7 +159,13 @@ def _read_card(handle: Any, uuid: str, index: int, name: str) -> Reading:
         utilization_percent=None if load is None else int(load.gpu),
         power_mw=query(pynvml.nvmlDeviceGetPowerUsage, handle),
         processes=_processes(handle),
+        capability=_capability(handle),
     )
+
+
+def _capability(handle: Any) -> str:
+    found = query(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    return "" if found is None else f"{found[0]}.{found[1]}"
 
 
 def _temperature(handle: Any) -> int | None:

@@ -127,3 +127,54 @@ def test_parents_are_read_from_proc() -> None:
     assert known[os.getpid()] == os.getppid()
     child.communicate(b"\n")
     assert parents([child.pid]) == {}
+
+
+def test_what_is_seen_of_each_lease() -> None:
+    from agent.accounting import strangers, verdicts
+
+    began = {10: "111", 20: "222", 40: "444"}.get
+    one = HeldLease("one", 4, 10, "active", 0, token=1, pid_started="111")
+    gone = HeldLease("gone", 4, 30, "reclaiming", 0, token=2)
+    other = HeldLease("other", 4, 20, "reclaiming", 0, token=3, pid_started="before")  # its pid is somebody else's now
+    nameless = HeldLease("nameless", 4, None, "reclaiming", 0, token=4)
+    twins = [HeldLease(f"twin-{i}", 4, 40, "active", 0, token=5 + i) for i in range(2)]
+    a = Reading("A", 0, "card", 100, 9, processes=(Process(10, 3), Process(11, 2), Process(99, 4)))
+    b = Reading("B", 1, "card", 100, 9, processes=(Process(10, 1),))
+    held = {"A": [one, gone, other, nameless, *twins], "B": [one]}
+    family = {11: 10, 10: 1, 99: 1}
+    told = {v.id: (v.token, v.verdict, v.used_bytes) for v in verdicts([a, b], held, family, began)}
+    assert told == {
+        "one": (1, "alive", 6),  # its own and its child's bytes, on both of its cards
+        "gone": (2, "gone", 0),
+        "other": (3, "gone", 0),
+        "nameless": (4, "", None),
+        "twin-0": (5, "alive", None),
+        "twin-1": (6, "alive", None),
+    }
+    assert strangers(a, held["A"], family) == ((99, 4),)
+
+
+def test_bytes_that_a_driver_does_not_tell_are_unknown() -> None:
+    from agent.accounting import verdicts
+
+    one = HeldLease("one", 4, 10, "active", 0, token=1)
+    for processes in (None, (Process(10, None),)):
+        (told,) = verdicts([Reading("A", 0, "card", 100, 9, processes=processes)], {"A": [one]}, {}, lambda _: "1")
+        assert (told.verdict, told.used_bytes) == ("alive", None)
+
+
+def test_a_process_is_told_from_a_later_one_of_its_pid() -> None:
+    import os
+    import subprocess
+    import sys
+
+    from broker.process import began
+
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    own, childs = began(os.getpid()), began(child.pid)
+    assert own is not None
+    assert childs is not None
+    assert int(own) <= int(childs)
+    assert began(os.getpid()) == own
+    child.communicate(b"\n")
+    assert began(child.pid) is None

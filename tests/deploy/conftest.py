@@ -18,11 +18,17 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
-@pytest.fixture
-def sentinels() -> Iterator[Sentinels]:
-    """A primary, two replicas, three Sentinels: of one test's own, since it fails over."""
+@pytest.fixture(scope="module")
+def _sentinels() -> Iterator[Sentinels]:
     with Sentinels() as made:
         yield made
+
+
+@pytest.fixture
+def sentinels(_sentinels: Sentinels) -> Sentinels:
+    """A primary, two replicas in step, three Sentinels, whatever the test before did to them."""
+    _sentinels.heal()
+    return _sentinels
 
 
 @pytest.fixture

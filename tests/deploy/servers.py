@@ -94,6 +94,11 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether its process was started and not stopped."""
+        return self._process is not None
+
     def start(self) -> Self:
         """Start it, with what it kept; returns when it answers."""
         options = {
@@ -231,6 +236,11 @@ class Cluster:
         assert self.owner(slot) is target
 
 
+def _facts(told: Any) -> dict[str, str]:
+    """Names and values, whichever protocol told them."""
+    return dict(told if isinstance(told, dict) else zip(told[::2], told[1::2], strict=True))
+
+
 class Sentinels:
     """A primary with two replicas, watched by three Sentinels that act within a second or two."""
 
@@ -254,11 +264,7 @@ class Sentinels:
         """Start all; returns when every Sentinel knows both replicas and both other Sentinels."""
         for server in self.servers:
             server.start()
-        for server in self.servers[1:]:
-            server.client.replicaof(HOST, self.servers[0].port)  # type: ignore[arg-type]
-        until(lambda: self.servers[0].info("replication").get("connected_slaves") == 2, "two replicas")
-        for server in self.servers[1:]:
-            until(lambda s=server: s.info("replication").get("master_link_status") == "up", "a replica in step")  # type: ignore[misc]
+        self._follow(self.servers[0])
         for server in self.sentinels:
             server.start()
             for period in ("info-period", "ping-period", "publish-period", "ask-period"):
@@ -266,10 +272,35 @@ class Sentinels:
         until(lambda: all(map(self._settled, self.sentinels)), "Sentinels that know each other")
         return self
 
+    def heal(self) -> None:
+        """All servers run, two follow the primary, and nothing is written; the Sentinels know it."""
+        for server in self.servers:
+            if not server.running:
+                server.start()
+        primary = self.primary
+        self._follow(primary)
+        for server in self.sentinels:
+            server.client.execute_command("SENTINEL", "RESET", self.service)
+        until(lambda: all(map(self._settled, self.sentinels)), "Sentinels that know each other")
+        primary.client.flushall()
+        primary.client.script_flush()
+
+    def _follow(self, primary: Server) -> None:
+        for server in self.servers:
+            if server is not primary and server.info("replication").get("master_port") != primary.port:
+                server.client.replicaof(HOST, primary.port)  # type: ignore[arg-type]
+        until(lambda: primary.info("replication").get("connected_slaves") == 2, "two replicas")
+        for server in self.servers:
+            if server is not primary:
+                until(lambda s=server: s.info("replication").get("master_link_status") == "up", "a replica in step")  # type: ignore[misc]
+
     def _settled(self, sentinel: Server) -> bool:
-        told = sentinel.client.execute_command("SENTINEL", "MASTER", self.service)
-        facts = told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=True))
-        return int(facts["num-slaves"]) == 2 and int(facts["num-other-sentinels"]) == 2
+        primary = _facts(sentinel.client.execute_command("SENTINEL", "MASTER", self.service))
+        replicas = map(_facts, sentinel.client.execute_command("SENTINEL", "REPLICAS", self.service))
+        return (
+            (primary["num-other-sentinels"], primary["flags"]) == ("2", "master")
+            and [one["flags"] for one in replicas] == ["slave", "slave"]
+        )  # fmt: skip
 
     def __exit__(self, *_: object) -> None:
         """End all."""

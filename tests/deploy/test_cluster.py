@@ -100,6 +100,7 @@ def test_a_waiter_that_sleeps_while_the_slot_moves_is_served_on_the_other_node(c
     until(pool.waiters, "a waiter")
     cluster.move(SLOT, _target(cluster))
     assert lease.release() is True
+    until(lambda: pool.reap() and got, "a waiter that is served once holders had the time to register")
     waiter.join(timeout=30)
     assert [one.id for one in got] == ["second"]
     assert got[0].token > lease.token

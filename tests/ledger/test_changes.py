@@ -33,7 +33,7 @@ def test_a_lease_grows_where_there_is_room_and_not_beyond(broker: Broker, cards:
     assert lease.resize("3GiB") == 3 * GIB  # again, as after a lost reply
     assert {gpu.leased_bytes for gpu in broker.gpus()} == {3 * GIB}
     broker.acquire("2GiB", gpu="GPU-b")
-    with pytest.raises(InsufficientMemory, match="keep|beyond"):
+    with pytest.raises(InsufficientMemory, match=r"keep|beyond"):
         lease.resize("4GiB")  # GPU-a has room, GPU-b has not: neither grows
     assert {gpu.uuid: gpu.leased_bytes for gpu in broker.gpus()} == {"GPU-a": 3 * GIB, "GPU-b": 5 * GIB}
     with pytest.raises(ImpossibleRequest):

@@ -419,3 +419,35 @@ def test_a_setting_written_by_hand_that_is_no_number_breaks_no_script(broker: Br
     cards("GPU-a")
     with pytest.raises((InsufficientMemory, ImpossibleRequest)):  # nothing fails open
         broker.acquire("1MiB")
+
+
+def past(broker: Broker, at: int) -> None:
+    """Waits for a time of Redis's clock without running any script: whatever is over has not been noticed yet."""
+
+    def now() -> int:
+        seconds, micros = broker.redis.time()  # type: ignore[misc]
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    until(lambda: now() > at)
+
+
+def test_a_lease_whose_time_is_over_is_nobodys_though_no_script_has_noticed(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    for lost in (
+        lambda lease: broker.acquire("1GiB", lease_id=lease.id),
+        lambda lease: lease.resize("2GiB"),
+        lambda lease: lease.renew(),
+        lambda lease: broker.check(lease.id, lease.token),
+    ):
+        lease = broker.acquire("1GiB", ttl=0.1)
+        past(broker, lease.expires_at)
+        with pytest.raises(LeaseLost, match="expired"):
+            lost(lease)
+
+
+def test_a_card_that_is_named_lends_no_byte_more_than_its_budget_either(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    broker.acquire(6 * GIB - 512 * MIB)
+    for where in ({"gpu": "GPU-a"}, {"host": "h1"}):
+        with pytest.raises(InsufficientMemory):
+            broker.acquire(1, **where)  # type: ignore[arg-type]

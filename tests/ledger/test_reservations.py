@@ -24,7 +24,7 @@ def test_a_big_request_is_passed_so_often_and_then_a_card_is_kept_for_it(broker:
     holder = broker.acquire("2GiB")
     assert ask(broker, "big", "5GiB") == "waiting"
     small = [broker.acquire("1GiB") for _ in range(3)]  # each passes it
-    with pytest.raises(InsufficientMemory, match="kept|no GPU"):
+    with pytest.raises(InsufficientMemory, match=r"kept|no GPU"):
         broker.acquire("100MiB")
     assert waiter(broker, "big") == "GPU-a"
     for lease in [*small, holder]:

@@ -45,7 +45,8 @@ def test_every_argument_is_checked_by_lua_itself(broker: Broker, at: int, value:
 @pytest.mark.parametrize("wrong", [
     {"memory": "nan"}, {"memory": "-1GiB"}, {"memory": 0}, {"memory": True}, {"memory": 1.5}, {"memory": "5 apples"},
     {"memory": "1GiB", "ttl": float("nan")}, {"memory": "1GiB", "ttl": 0}, {"memory": "1GiB", "wait": -1},
-    {"memory": "1GiB", "lease_id": "a b"}, {"memory": "1GiB", "host": ""}, {"memory": "1GiB", "gpus": 17}, {"memory": "1GiB", "gpus": 0},
+    {"memory": "1GiB", "lease_id": "a b"}, {"memory": "1GiB", "host": ""}, {"memory": "1GiB", "gpus": 17},
+    {"memory": "1GiB", "gpus": 0},
     {"memory": []}, {"memory": ["1GiB"] * 9}, {"memory": "1GiB", "mig": "a b"}, {"memory": "1GiB", "capability": "new"},
     {"memory": "1GiB", "host_memory": "-1"}, {"memory": "1GiB", "cpus": 0}, {"memory": "1GiB", "function": "a b"},
     {"memory": "1GiB", "priority": 5000}, {"memory": "1GiB", "placement": "random"}, {"memory": "1GiB", "token": 0},
@@ -165,8 +166,9 @@ def test_a_clock_set_back_neither_freezes_nor_lengthens_a_lease(broker: Broker, 
     cards("GPU-a")
     lease = broker.acquire("1GiB", ttl=30)
     _shift_past(broker, -600_000)
+    before = int(broker.redis.hget(broker.keys.ledger, "clock_ms"))  # type: ignore[arg-type]
     first = broker.reap()
-    assert first >= lease.expires_at - 30_000  # it did not run backwards
+    assert first >= before  # it did not run backwards
     assert lease.renew() <= first + 31_000
     assert broker.gpus()[0].lends
     assert "clock" in [event.kind for event in broker.events()]

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from broker import Broker, InsufficientMemory, Lease
+from broker import Broker, InsufficientMemory, Lease, LeaseConflict
 from broker.units import GIB
 from tests.ledger.test_lease_life import until
 
@@ -304,3 +304,22 @@ def test_a_waiter_interrupted_in_its_sleep_leaves_the_queue(
     with pytest.raises(KeyboardInterrupt):
         broker.acquire("5GiB", wait=30)
     assert broker.waiters() == []
+
+
+def test_a_waiter_that_asks_for_something_else_is_refused_and_keeps_its_place(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    broker.acquire("5GiB")
+    assert ask(broker, "w", "5GiB") == "waiting"
+    with pytest.raises(LeaseConflict):
+        ask(broker, "w", "4GiB")
+    assert [(waiter.id, waiter.memory_bytes) for waiter in broker.waiters()] == [("w", 5 * GIB)]
+
+
+def test_a_claim_starts_the_leases_own_time(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    assert ask(broker, "w", "5GiB", ttl=3600) == "waiting"
+    holder.release()
+    granted_until = broker.get("w").expires_at  # type: ignore[union-attr]
+    assert ask(broker, "w", "5GiB", ttl=3600) == "granted"
+    assert broker.get("w").expires_at > granted_until + 3_000_000  # type: ignore[union-attr]
