@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-gpu lint format bench install clean
+.PHONY: demo test test-gpu soak mutants lint format bench install clean
 
 install: $(VENV)/.installed
 
@@ -19,6 +19,13 @@ demo: install  ## the photo pipeline on three simulated machines; ARGS='--photos
 test: install  ## everything, on an embedded real server
 	$(BIN)/python -m pytest $(ARGS)
 
+MINUTES ?= 10
+soak: install  ## load and faults on a real server, every committed state checked; MINUTES=10
+	$(BIN)/python -m tests.proof.soak --minutes $(MINUTES) $(ARGS)
+
+mutants: install  ## bugs on purpose, one at a time: the suite must notice each
+	$(BIN)/python -m tests.proof.mutants $(ARGS)
+
 test-gpu: install  ## the PyTorch path beside the CPU's, on the card if there is one; needs `pip install torch`
 	$(BIN)/python -m pytest --override-ini=addopts=-ra tests/gpu $(ARGS)
 
@@ -32,8 +39,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## round trips of the ledger beside a bare EVALSHA; cost of a job beside plain rq
+bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; a job beside plain rq
 	$(BIN)/python -m benchmarks.roundtrip
+	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.rq
 
 clean:

@@ -6,7 +6,16 @@ import asyncio
 import threading
 from collections.abc import Iterable
 
-from broker import AsyncBroker, Broker, BrokerError, InsufficientMemory, LeaseNotFound, PoolUnavailable, StaleToken
+from broker import (
+    AsyncBroker,
+    Broker,
+    BrokerError,
+    InsufficientMemory,
+    LeaseLost,
+    LeaseNotFound,
+    PoolUnavailable,
+    StaleToken,
+)
 from broker.audit import Audit
 from broker.fsck import differences
 from broker.ledger.keys import Keys
@@ -104,7 +113,8 @@ class Crowd:
         self.tokens: list[list[int]] = [[] for _ in range(size)]
         #: What the clients were told when the pool was away.
         self.away: list[PoolUnavailable] = []
-        #: Leases that the ledger did not know any more: written to a primary that was no longer one.
+        #: Leases that were written to a primary that was no longer one, and could not be registered again: where the
+        #: new one still has what was given back to the old one, there may be no room.
         self.lost: list[BrokerError] = []
         #: Whatever else happened to them.
         self.wrong: list[BaseException] = []
@@ -153,7 +163,7 @@ class Crowd:
             lease.release()
         except PoolUnavailable as error:
             self.away.append(error)
-        except (LeaseNotFound, StaleToken) as error:
+        except (LeaseLost, LeaseNotFound, StaleToken) as error:
             self.lost.append(error)
         except InsufficientMemory:
             pass

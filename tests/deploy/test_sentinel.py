@@ -48,6 +48,11 @@ async def test_everything_works_and_goes_on_after_a_failover_asked_for(sentinels
             publish(broker, "GPU-b", "GPU-c")
             await walk_async(again, "c")
         assert new.info("replication")["role"] == "master"
+        # A replica is not even read, wherever its name came from.
+        assert broker._finder is not None
+        broker._finder.known = (HOST, before.port)
+        assert broker.leases()
+        assert broker._finder.known == (HOST, new.port)
         assert held.release() is True
         assert wrongs(broker) == []
 

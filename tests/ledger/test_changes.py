@@ -136,6 +136,16 @@ def test_a_higher_priority_revokes_the_least_important_leases_that_make_room(bro
     assert {equal.id, low.id} <= granted(broker)
 
 
+def test_an_equal_is_not_preempted_even_if_that_would_make_the_room(broker: Broker, cards: Cards) -> None:
+    broker.update_config(preempt=1)
+    cards("GPU-a")
+    low, equal = broker.acquire("2GiB", priority=4), broker.acquire("3GiB", priority=5)
+    assert ask(broker, "high", "5GiB", priority=5) == "waiting"
+    assert {e.fields["id"] for e in broker.events() if e.kind == "revoked"} == {low.id}
+    equal.renew()
+    assert equal.revoke_at is None
+
+
 def test_a_call_delivered_again_after_its_leases_end_takes_nothing(broker: Broker, cards: Cards) -> None:
     cards("GPU-a")
     request = calls.ask("2GiB", lease_id="job")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from broker import Broker, InsufficientMemory, LeaseLost, LeaseNotFound, PoolUnavailable
+from broker import Broker, InsufficientMemory, InvalidRequest, LeaseLost, LeaseNotFound, PoolUnavailable
 from broker.ledger.server import run_id
 from broker.publish import Publisher
 from broker.units import GIB
@@ -224,3 +224,10 @@ def test_a_process_that_runs_already_becomes_a_lease(broker: Broker) -> None:
         broker.adopt(78, "1GiB", host="h1")
     with pytest.raises(LeaseNotFound):
         broker.adopt(77, "1GiB", host="h2", lease_id="elsewhere")
+
+
+def test_a_card_of_which_too_little_is_known_cannot_be_published_as_open(broker: Broker) -> None:
+    for unknown in ({"unmanaged_bytes": None}, {"memory_total_bytes": None}):
+        with pytest.raises(InvalidRequest, match="UNAVAILABLE while"):
+            Publisher(broker, "h1").publish([report("GPU-a", **unknown)], 1000)  # type: ignore[arg-type]
+    assert broker.gpus() == []

@@ -1,0 +1,375 @@
+"""Takes a model through the journal of a script: each event must be lawful in the state that it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from broker.errors import BrokerError
+from tests.proof.model import Ask, Card, Lease, Model, Tombstone, Waiter
+
+Event = dict[str, str]
+
+
+@dataclass(slots=True)
+class Step:
+    """One script as it was seen from outside: what was asked, what came back, what the journal says."""
+
+    name: str
+    argv: tuple[str | int, ...]
+    reply: Any = None
+    error: BrokerError | None = None
+    events: Sequence[Event] = ()
+    #: Redis's clock before and after, and the ledger's as the script left it; in milliseconds.
+    early: int = 0
+    late: int = 0
+    clock_ms: int = 0
+
+    def __str__(self) -> str:
+        """The call, its answer and what it did, in one line each."""
+        told = "".join(f"\n    {event}" for event in self.events)
+        return f"{self.name} {' '.join(map(str, self.argv))}\n  -> {self.error or self.reply}{told}"
+
+
+class Unlawful(AssertionError):
+    """The ledger did, or failed to do, what a law says otherwise."""
+
+
+@dataclass
+class Chronicle:
+    """The model, and what a script is about while its events are taken."""
+
+    model: Model
+    step: Step = field(default_factory=lambda: Step("", ()))
+    #: The request of this very call, and whether it is a waiter's that stood in the queue before.
+    ask: Ask | None = None
+    #: A reservation was made since the last grant: then who was passed is not certain.
+    unsure: bool = False
+    #: Cards that were kept for a waiter until a moment ago.
+    kept_before: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    uncertain_passes: bool = False
+
+    def wrong(self, law: str, why: str) -> NoReturn:
+        """This is not lawful."""
+        raise Unlawful(f"{law}: {why}\nafter {self.step}")
+
+    def hold(self, law: str, true: bool, why: str) -> None:
+        """This must be so."""
+        if not true:
+            self.wrong(law, why)
+
+    def follow(self) -> None:
+        """Take the events in their order."""
+        self.unsure = self.uncertain_passes = False
+        self.kept_before = {}
+        for place, event in enumerate(self.step.events):
+            self.hold("law 6", int(event["at"]) == self.model.now, f"{event} is not of {self.model.now}")
+            handler = _HANDLERS.get(event["kind"])
+            if handler is not None:
+                handler(self, event, self.step.events[place + 1 :])
+
+    # -- grants --------------------------------------------------------------------------------------------------------
+
+    def _granted(self, event: Event, ahead: Sequence[Event]) -> None:
+        m, name = self.model, event["id"]
+        waiter = m.waiters.get(name)
+        own = self.ask is not None and self.ask.id == name
+        ask = self.ask if own and self.ask is not None else waiter.ask if waiter else None
+        if ask is None:
+            self.wrong("law 9", f"{name} was granted, and nobody asked for it")
+        self.hold("law 4", name not in m.leases, f"{name} was granted while it holds a lease")
+        order = waiter.order if waiter else (-ask.priority, m.arrivals + 1)
+        number, cards = int(event["choice"]), event["gpu_uuids"].split(",")
+        self.hold("law 4", 1 <= number <= len(ask.wants), f"choice {number} of {ask.wants}")
+        want = ask.wants[number - 1]
+        self.hold(
+            "law 4", (len(cards), int(event["memory_bytes"])) == (want.count, want.size), f"{want} were asked for"
+        )
+        self._lawful_cards(ask, cards, want.size)
+        for better in ask.wants[: number - 1] if not self.unsure else ():
+            self.hold("law 7", not m.places(ask, better), f"{better} was preferred, and fits")
+        self._nobody_before(ask, order)
+        self._count_passes(ask, order, cards)
+        waits = waiter is not None and not (own and not _claimed(name, ahead))
+        self._new_token(event)
+        m.waiters.pop(name, None)
+        m.bring_usage_to_now(ask.tenant)
+        waited = m.now - waiter.since if waiter else 0
+        self.hold("law 7", int(event["waited_ms"]) == waited, f"it waited {waited} ms")
+        m.leases[name] = Lease(
+            name, m.token, tuple(cards), event["host"], want.size, ask.tenant, ask.priority, ask.ttl,
+            m.now + (m.setting_ms("claim_seconds", 10) if waits else ask.ttl), m.now, "granted" if waits else "active",
+            ask.nonce, ask, ask.host_memory, ask.cpus, waited=waited,
+        )  # fmt: skip
+        self._sums_told(event, cards)
+
+    def _lawful_cards(self, ask: Ask, cards: Sequence[str], size: int) -> None:
+        m = self.model
+        self.hold("law 8", len(set(cards)) == len(cards) and set(cards) <= set(m.cards), f"{cards} are no cards")
+        total = size * len(cards)
+        self.hold(
+            "quota", m.within_quota(ask.tenant, total), f"{ask.tenant} holds {m.held_by(ask.tenant)}, and {total}"
+        )
+        hosts = {m.cards[uuid].host for uuid in cards}
+        self.hold("law 8", len(hosts) == 1, f"one lease on {sorted(hosts)}")
+        for uuid in cards:
+            if why := m.obstacle(ask, m.cards[uuid], size):
+                self.wrong("law 1" if "budget" in why else "law 8", f"{ask.id} may not have {uuid}: {why}")
+
+    def _nobody_before(self, ask: Ask, order: tuple[int, int]) -> None:
+        """Law 7: nobody who comes first and could be served stands back."""
+        m = self.model
+        for waiter in m.queue():
+            if waiter.ask.id != ask.id and m.goes_before(waiter, ask, order) and m.choice(waiter.ask):
+                self.wrong("law 7", f"{ask.id} was served before {waiter.ask.id}, who comes first and fits")
+
+    def _count_passes(self, ask: Ask, order: tuple[int, int], cards: Sequence[str]) -> None:
+        """Law 7: who is passed too often has a card kept for it instead."""
+        m, passed = self.model, dict[str, Waiter]()
+        own = self.kept_before.get(ask.id, ())
+        for uuid in cards:
+            if not m.cards[uuid].kept_for and uuid not in own:
+                waiter = m.first_before(ask.id, order, m.cards[uuid])
+                if waiter:
+                    passed[waiter.ask.id] = waiter
+        for name, waiter in passed.items():
+            most = int(m.setting("bypass_max", 64))
+            if waiter.passed >= most and m.reservable(waiter.ask) and not self.unsure:
+                self.wrong("law 7", f"{name} was passed {waiter.passed} times, and now by {ask.id}")
+            waiter.passed += 1
+        self.uncertain_passes |= self.unsure
+        self.unsure = False
+
+    def _new_token(self, event: Event) -> None:
+        self.model.token += 1
+        told = int(event["token"])
+        self.hold("law 5", told == self.model.token, f"token {told}, the next one was {self.model.token}")
+
+    def _sums_told(self, event: Event, cards: Sequence[str]) -> None:
+        m = self.model
+        sums = [m.leased(uuid) for uuid in cards], [m.cards[uuid].budget for uuid in cards]
+        told = tuple([int(n) for n in event[name].split(",")] for name in ("leased_bytes", "budget_bytes"))
+        self.hold("law 1", told == sums, f"the journal says {told}, it is {sums}")
+
+    def _claimed(self, event: Event, ahead: Sequence[Event]) -> None:
+        lease = self.model.leases.get(event["id"])
+        if lease is None or self.ask is None or lease.state != "granted" or lease.token != int(event["token"]):
+            self.wrong("law 4", f"{event['id']} is not there to be claimed")
+        lease.state, lease.ttl = "active", self.ask.ttl
+        self.prolong(lease, self.ask.ttl)
+
+    def prolong(self, lease: Lease, ttl: int) -> None:
+        """A lease lives one TTL from now, a revoked one to its deadline at most."""
+        now = self.model.now
+        lease.ends, lease.state = now + ttl, "active"
+        if lease.revoke_at:
+            lease.ends = min(lease.ends, max(lease.revoke_at, now + 1))
+
+    def _resized(self, event: Event, ahead: Sequence[Event]) -> None:
+        m, lease = self.model, self.model.leases.get(event["id"])
+        if lease is None or lease.token != int(event["token"]) or lease.size != int(event["before_bytes"]):
+            self.wrong("law 5", f"{event['id']} is not there to be resized: {lease}")
+        waiter = m.waiters.get(f"{lease.id}+")
+        more = int(event["memory_bytes"]) - lease.size
+        if more > 0:
+            self.hold("law 3", not m.is_over_or_gone(lease.id), f"{lease.id} grew after its time")
+            ask = waiter.ask if waiter else self.ask
+            if ask is None or ask.wants[0].size != more:
+                self.wrong("law 9", f"{lease.id} grew by {more}, and nobody asked for it: {ask}")
+            order = waiter.order if waiter else (-ask.priority, m.arrivals + 1)
+            self._lawful_cards(ask, lease.cards, more)
+            self._nobody_before(ask, order)
+            self._count_passes(ask, order, lease.cards)
+            m.waiters.pop(ask.id, None)
+        m.bring_usage_to_now(lease.tenant)
+        lease.size += more
+        self._sums_told(event, lease.cards)
+
+    def _registered(self, event: Event, ahead: Sequence[Event]) -> None:
+        self._sums_told(event, event["gpu_uuids"].split(","))
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def _ending(self, event: Event) -> Lease:
+        lease = self.model.leases.get(event["id"])
+        if lease is None or lease.token != int(event["token"]):
+            self.wrong("law 5", f"{event['kind']} of {event['id']} under token {event['token']}: there is {lease}")
+        return lease
+
+    def _released(self, event: Event, ahead: Sequence[Event]) -> None:
+        lease = self._ending(event)
+        self.hold("law 9", str(self.step.argv[0]) == lease.id, f"{lease.id} was released by {self.step.name}")
+        self.model.end(lease, "cancelled" if self.step.name == "cancel" else "released", self.step.late)
+
+    def _expired(self, event: Event, ahead: Sequence[Event]) -> None:
+        lease, m = self._ending(event), self.model
+        self._due(lease.ends <= m.now, lease.id)
+        self.hold("law 9", lease.state == "active", f"{lease.id} expired as it was {lease.state}")
+        m.waiters.pop(f"{lease.id}+", None)
+        lease.state, lease.ends = "reclaiming", m.now + m.setting_ms("reclaim_seconds", 5)
+
+    def _due(self, over: bool, what: str) -> None:
+        self.hold("law 6", over, f"the time of {what} was not over")
+        self.hold("law 6", self.model.now >= self.model.clock.grace_until, f"{what} ended while expiry pauses")
+
+    def _reclaimed(self, event: Event, ahead: Sequence[Event]) -> None:
+        lease, m = self._ending(event), self.model
+        delay = m.setting_ms("reclaim_seconds", 5)
+        self.hold("law 9", lease.state == "reclaiming" or delay == 0, f"{lease.id} lost its bytes while {lease.state}")
+        if event["why"] == "seen":
+            gone = (lease.id, str(lease.token), "gone")
+            said = [self.step.argv[i : i + 3] for i in range(len(self.step.argv))]
+            self.hold("law 9", gone in [tuple(map(str, s)) for s in said], f"nobody saw the end of {lease.id}")
+            self.hold("law 9", lease.state == "reclaiming", f"{lease.id} lost its bytes while {lease.state}")
+        else:
+            self._due(lease.ends <= m.now, lease.id)
+            seen = lease.seen_until > m.now and lease.state == "reclaiming"
+            self.hold("law 9", not seen, f"{lease.id}'s process is still seen")
+        m.end(lease, self._how(lease), self.step.late)
+
+    def _how(self, lease: Lease) -> str:
+        return "revoked" if 0 < lease.revoke_at <= self.model.now else "expired"
+
+    def _unclaimed(self, event: Event, ahead: Sequence[Event]) -> None:
+        lease = self._ending(event)
+        self._due(lease.ends <= self.model.now and lease.state == "granted", lease.id)
+        self.model.end(lease, self._how(lease), self.step.late)
+
+    def _revoked(self, event: Event, ahead: Sequence[Event]) -> None:
+        lease, at, m = self._ending(event), int(event["revoke_at"]), self.model
+        self.hold("law 10", lease.state != "reclaiming", f"{lease.id} was revoked after its time")
+        self.hold("law 10", not lease.revoke_at or at < lease.revoke_at, f"{lease.id} was told {lease.revoke_at}")
+        if self.step.name == "acquire":
+            ask = self.ask
+            lawful = ask is not None and m.setting("preempt", 0) == 1 and lease.priority < ask.priority
+            self.hold("law 9", lawful, f"{lease.id} made room for {ask}")
+            grace = m.setting_ms("preempt_grace_seconds", 30)
+        else:
+            self.hold("law 9", self.step.name == "revoke", f"{lease.id} was revoked by {self.step.name}")
+            grace = int(self.step.argv[1])
+        self.hold("law 10", at == m.now + grace, f"{lease.id} was given {at - m.now} ms, {grace} it should be")
+        lease.revoke_at, lease.ends = at, min(lease.ends, at)
+
+    # -- the queue -----------------------------------------------------------------------------------------------------
+
+    def _queued(self, event: Event, ahead: Sequence[Event]) -> None:
+        m, ask = self.model, self.ask
+        if ask is None or ask.id != event["id"]:
+            self.wrong("law 7", f"{event['id']} was queued, and did not ask")
+        self.hold("law 4", ask.id not in m.waiters and ask.id not in m.leases, f"{ask.id} stands in the queue twice")
+        m.arrivals += 1
+        deadline = m.now + m.setting_ms("waiter_seconds", 30)
+        m.waiters[ask.id] = Waiter(ask, (-ask.priority, m.arrivals), m.now, deadline)
+
+    def _cancelled(self, event: Event, ahead: Sequence[Event]) -> None:
+        m, name = self.model, event["id"]
+        waiter = m.waiters.pop(name, None)
+        if waiter is None:
+            self.wrong("law 7", f"{name} left a queue in which it did not stand")
+        named = {str(self.step.argv[0]), f"{self.step.argv[0]}+"}
+        self.hold("law 7", name in named, f"{name} left the queue in a {self.step.name} of {self.step.argv[0]}")
+        if event["reason"] == "taken back" or (event["reason"] == "waited long enough" and self.step.name == "acquire"):
+            nonce = self.ask.nonce if self.ask else waiter.ask.nonce
+            m.ended[name] = Tombstone(0, "cancelled", nonce, self.step.late + 60_000)
+
+    def _dropped(self, event: Event, ahead: Sequence[Event]) -> None:
+        waiter = self.model.waiters.pop(event["id"], None)
+        if waiter is None:
+            self.wrong("law 7", f"{event['id']} was dropped from a queue in which it did not stand")
+        self._due(waiter.deadline < self.model.now, event["id"])
+        self.model.ended[event["id"]] = Tombstone(0, "dropped", "", self.step.late + 60_000)
+
+    def _reserved(self, event: Event, ahead: Sequence[Event]) -> None:
+        m, waiter = self.model, self.model.waiters.get(event["id"])
+        if waiter is None or waiter.kept:
+            self.wrong("law 7", f"cards were kept for {event['id']}: {waiter}")
+        preempts = m.setting("preempt", 0) == 1 and self.ask is not None and self.ask.id == waiter.ask.id
+        often = waiter.passed >= int(m.setting("bypass_max", 64))
+        self.hold("law 7", preempts or often, f"{waiter.ask.id} was passed only {waiter.passed} times")
+        cards = [m.cards[uuid] for uuid in event["gpu_uuids"].split(",")]
+        number = m.reservable(waiter.ask)
+        self.hold("law 7", number > 0, f"no card could ever hold {waiter.ask}")
+        want = waiter.ask.wants[number - 1]
+        able = all(m.could_hold(waiter.ask, card, want.size) for card in cards)
+        one_host = len({card.host for card in cards}) == 1
+        self.hold("law 7", able and one_host and len(cards) == want.count, f"{want} could not be held by {cards}")
+        for card in cards:
+            card.kept_for, card.kept_bytes = waiter.ask.id, want.size
+        waiter.kept, self.unsure = tuple(card.uuid for card in cards), True
+
+    def _unreserved(self, event: Event, ahead: Sequence[Event]) -> None:
+        uuids = tuple(event["gpu_uuids"].split(","))
+        for uuid in uuids:
+            if uuid in self.model.cards:
+                self.hold("law 7", self.model.cards[uuid].kept_for == event["id"], f"{uuid} was not kept for it")
+                self.model.cards[uuid].kept_for = ""
+        self.kept_before[event["id"]] = uuids
+        waiter = self.model.waiters.get(event["id"])
+        if waiter is not None:
+            waiter.kept = ()
+
+    # -- cards, the ledger ---------------------------------------------------------------------------------------------
+
+    def _state(self, event: Event, ahead: Sequence[Event]) -> None:
+        card = self.model.cards.get(event["gpu"])
+        if card is None:
+            self.wrong("law 8", f"{event['gpu']} is not known")
+        if event["reason"].startswith("no sample since"):
+            self.close_silent(card)
+        self.hold("law 8", card.state == event["to"], f"{card.uuid} became {event['to']}, it should be {card.state}")
+
+    def close_silent(self, card: Card) -> None:
+        """A card without a fresh sample closes."""
+        self.hold("law 8", card.fresh_until < self.model.now, f"{card.uuid} was closed, its sample is fresh")
+        card.state = "UNAVAILABLE"
+
+    def _short(self, event: Event, ahead: Sequence[Event]) -> None:
+        card = self.model.cards[event["gpu"]]
+        self.hold("law 1", self.model.leased(card.uuid) > card.budget, f"{card.uuid} is not short")
+
+    def _epoch(self, event: Event, ahead: Sequence[Event]) -> None:
+        m, epoch = self.model, int(event["epoch"])
+        self.hold("law 5", (epoch << 23) > m.token, f"the epoch {epoch} begins at or below token {m.token}")
+        m.epoch, m.token = epoch, epoch << 23
+
+    def _settling(self, event: Event, ahead: Sequence[Event]) -> None:
+        m = self.model
+        until = max(m.settling_until, m.now + m.setting_ms("grace_seconds", 15))
+        self.hold("law 11", int(event["settling_until"]) == until, f"it settles until {until}")
+        self.settle(until)
+
+    def settle(self, until: int) -> None:
+        """Nothing is lent, and nothing ends, until then."""
+        from dataclasses import replace
+
+        m = self.model
+        m.settling_until = until
+        m.clock = replace(m.clock, grace_until=max(m.clock.grace_until, until))
+
+
+def _claimed(name: str, ahead: Sequence[Event]) -> bool:
+    return any(event["kind"] == "claimed" and event["id"] == name for event in ahead)
+
+
+_HANDLERS: dict[str, Callable[[Chronicle, Event, Sequence[Event]], None]] = {
+    "granted": Chronicle._granted,
+    "claimed": Chronicle._claimed,
+    "resized": Chronicle._resized,
+    "registered": Chronicle._registered,
+    "adopted": Chronicle._registered,
+    "released": Chronicle._released,
+    "expired": Chronicle._expired,
+    "reclaimed": Chronicle._reclaimed,
+    "unclaimed": Chronicle._unclaimed,
+    "revoked": Chronicle._revoked,
+    "queued": Chronicle._queued,
+    "cancelled": Chronicle._cancelled,
+    "dropped": Chronicle._dropped,
+    "reserved": Chronicle._reserved,
+    "unreserved": Chronicle._unreserved,
+    "state": Chronicle._state,
+    "short": Chronicle._short,
+    "epoch": Chronicle._epoch,
+    "settling": Chronicle._settling,
+}
