@@ -108,17 +108,17 @@ class gpu_job(rq_job):
 
     def __call__(self, function: Callable[P, R]) -> GpuJob[P, R]:
         """The function, borrowing; with ``delay`` and ``enqueue``."""
-        request = self._request
+        request, name = self._request, f"{function.__module__}.{function.__qualname__}"
         called: Callable[..., Any] = function
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with borrowed(request):
+            with borrowed(request, name):
                 return called(*args, **kwargs)
 
         @functools.wraps(function)
         async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-            with borrowed(request):
+            with borrowed(request, name):
                 return await called(*args, **kwargs)
 
         borrowing = run_coroutine if inspect.iscoroutinefunction(function) else run
@@ -135,8 +135,8 @@ def _queue_connection() -> Redis:
 
 
 @contextmanager
-def borrowed(request: GpuRequest) -> Iterator[None]:
-    """Hold a lease, renewed by a keeper, unless this process works under one already.
+def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
+    """Hold a lease, renewed by a keeper, unless this process works under one already. ``function`` is on the account.
 
     Raises:
         LeaseLost: in the midst of the body, in the main thread, when the lease is over.
@@ -146,7 +146,7 @@ def borrowed(request: GpuRequest) -> Iterator[None]:
         return
     broker, job = get_broker(), get_current_job()
     name = lease_name(job.id if job else "call", uuid.uuid4().hex)
-    asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid())
+    asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
     lease = broker.acquire(request.memory_bytes, **asked)
     try:
         view = JobLease(granted_of(lease))

@@ -82,11 +82,13 @@ class GpuRequest:
         """Plain values for ``job.meta["gpu"]``."""
         return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
 
-    def ask(self, lease_id: str, *, job_id: str = "", pid: int | None = None) -> calls.Ask:
-        """The request on this host's cards, under a name."""
-        return calls.ask(self.memory_bytes, **self.arguments(lease_id, job_id=job_id, pid=pid))
+    def ask(self, lease_id: str, *, job_id: str = "", pid: int | None = None, function: str = "") -> calls.Ask:
+        """The request on this host's cards, under a name; ``function`` is on whose account, beside the tenant's."""
+        return calls.ask(self.memory_bytes, **self.arguments(lease_id, job_id=job_id, pid=pid, function=function))
 
-    def arguments(self, lease_id: str, *, job_id: str = "", pid: int | None = None) -> dict[str, Any]:
+    def arguments(
+        self, lease_id: str, *, job_id: str = "", pid: int | None = None, function: str = ""
+    ) -> dict[str, Any]:
         """What ``Broker.acquire`` takes beside the memory."""
         return {
             "lease_id": lease_id,
@@ -98,6 +100,7 @@ class GpuRequest:
             "tenant": self.tenant,
             "job_id": job_id and ledger_name(job_id),
             "pid": pid,
+            "function": function and function_name(function),
         }
 
 
@@ -129,6 +132,12 @@ def ledger_name(job_id: str) -> str:
     """A job's id as the ledger may hold it: RQ also lets one begin with ``_`` or ``-``, or be longer."""
     name = _NOT_A_NAME.sub("-", job_id)[:90]
     return name if name[:1].isalnum() else f"job{name}"
+
+
+def function_name(text: str) -> str:
+    """A function's name as the ledger may hold it: the end of a longer one, since that tells most."""
+    name = _NOT_A_NAME.sub("-", text)[-100:].lstrip("-_.")
+    return name or "function"
 
 
 def lease_name(job_id: str, attempt: str) -> str:

@@ -157,7 +157,7 @@ class GpuWorker(Worker):
             _Dropped: a shutdown, a stop or a cancel came first. BrokerError: refused for good.
         """
         # A lost reply finds the same name; the next attempt is another execution, with a lease of its own.
-        ask = request.ask(lease_name(job.id, execution.id), job_id=job.id)
+        ask = request.ask(lease_name(job.id, execution.id), job_id=job.id, function=job.func_name or "")
         # RQ reads it as this attempt's start; a retried job still carries the last one's.
         job.started_at = None
         self._admission = admission = Admission(self._ledger, ask)

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- A client has a new connection: is this the server under which the ledger was last written? Another one may lack what
 -- was granted last, so a new epoch begins: tokens go on above all of before, and holders register what they hold before
 -- anything new is granted (law 11).
