@@ -8,7 +8,7 @@ from the server's own histogram (``LATENCY HISTOGRAM``, whose buckets double: th
 ``return 1`` is called in the same way, so a slow machine slows both; ratios are to its mean in the same pool.
 
 The hand-over is timed from the call of ``release`` to the return of the waiter's ``acquire``, which sleeps in another
-thread with a connection of its own, beside 1,000 others in the queue; in multiples of the median round trip of
+process with a connection of its own, beside 1,000 others in the queue; in multiples of the median round trip of
 ``return 1`` in the same run.
 
 ``python -m benchmarks.ledger [--full] [--calls N] [--json FILE] [--server PATH]``
@@ -19,10 +19,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -132,34 +133,41 @@ def _no_room(request: calls.Ask, wait: bool) -> tuple[str | int, ...]:
 
 def hand_over(url: str, waiters: int, turns: int) -> tuple[float, float]:
     """Median microseconds from a release to the return of the waiter's call; and of a bare round trip."""
-    with Broker.from_url(url, pool="handover") as broker, Broker.from_url(url, pool="handover") as other:
+    near, far = get_context("spawn").Pipe()
+    other = get_context("spawn").Process(target=wait_again_and_again, args=(url, far), daemon=True)
+    with Broker.from_url(url, pool="handover") as broker:
         fill(broker, Size(2, 0, waiters))  # they wait for another card: only one of a thousand can be served
+        other.start()
         sha, bare, spans = broker.redis.script_load("return 1"), [], []
         for _ in range(turns):
             begun = time.perf_counter()
             broker.redis.execute_command("EVALSHA", sha, 0)  # type: ignore[no-untyped-call]
             bare.append(time.perf_counter() - begun)
-            spans.append(_one_hand_over(broker, other))
+            spans.append(_one_hand_over(broker, near))
+        near.send(False)
+        other.join()
     return median(spans) * 1e6, median(bare) * 1e6
 
 
-def _one_hand_over(broker: Broker, other: Broker) -> float:
+def wait_again_and_again(url: str, far: Connection) -> None:
+    """The waiter, a process of its own: asks when it is told to, and says when it had its lease."""
+    with Broker.from_url(url, pool="handover") as broker:
+        while far.recv():
+            lease = broker.acquire(FULL, gpu="GPU-0-0", wait=30, lease_id="next")
+            ended = time.perf_counter()  # one clock for all processes of a machine
+            lease.release()
+            far.send(ended)
+
+
+def _one_hand_over(broker: Broker, near: Connection) -> float:
     holder = broker.acquire(FULL, gpu="GPU-0-0")
-    ended: list[float] = []
-
-    def wait() -> None:
-        lease = other.acquire(FULL, gpu="GPU-0-0", wait=30, lease_id="next")
-        ended.append(time.perf_counter())
-        lease.release()
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    while not any(one for one in broker.redis.execute_command("CLIENT", "LIST").splitlines() if "cmd=blpop" in one):  # type: ignore[no-untyped-call]
+    near.send(True)
+    while "cmd=blpop" not in broker.redis.execute_command("CLIENT", "LIST"):  # type: ignore[no-untyped-call]
         time.sleep(0.001)  # until it sleeps
     begun = time.perf_counter()
     holder.release()
-    waiter.join()
-    return ended[0] - begun
+    ended: float = near.recv()
+    return ended - begun
 
 
 @contextmanager

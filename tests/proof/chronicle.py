@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from broker.errors import BrokerError
@@ -75,7 +75,8 @@ class Chronicle:
         m, name = self.model, event["id"]
         waiter = m.waiters.get(name)
         own = self.ask is not None and self.ask.id == name
-        ask = self.ask if own and self.ask is not None else waiter.ask if waiter else None
+        waits = waiter is not None and not (own and not _claimed(name, ahead))
+        ask = waiter.ask if waiter and waits else self.ask if own else None
         if ask is None:
             self.wrong("law 9", f"{name} was granted, and nobody asked for it")
         self.hold("law 4", name not in m.leases, f"{name} was granted while it holds a lease")
@@ -91,7 +92,6 @@ class Chronicle:
             self.hold("law 7", not m.places(ask, better), f"{better} was preferred, and fits")
         self._nobody_before(ask, order)
         self._count_passes(ask, order, cards)
-        waits = waiter is not None and not (own and not _claimed(name, ahead))
         self._new_token(event)
         m.waiters.pop(name, None)
         m.bring_usage_to_now(ask.tenant)
@@ -100,7 +100,7 @@ class Chronicle:
         m.leases[name] = Lease(
             name, m.token, tuple(cards), event["host"], want.size, ask.tenant, ask.priority, ask.ttl,
             m.now + (m.setting_ms("claim_seconds", 10) if waits else ask.ttl), m.now, "granted" if waits else "active",
-            ask.nonce, ask, ask.host_memory, ask.cpus, waited=waited,
+            ask.nonce, ask, ask.host_memory, ask.cpus, waited=waited, choice=number,
         )  # fmt: skip
         self._sums_told(event, cards)
 
@@ -337,7 +337,8 @@ class Chronicle:
     def _epoch(self, event: Event, ahead: Sequence[Event]) -> None:
         m, epoch = self.model, int(event["epoch"])
         self.hold("law 5", (epoch << 23) > m.token, f"the epoch {epoch} begins at or below token {m.token}")
-        m.epoch, m.token = epoch, epoch << 23
+        self.hold("law 5", event["why"] == ("primary" if m.born else "born"), f"born before: {m.born}")
+        m.epoch, m.token, m.born = epoch, epoch << 23, True
 
     def _settling(self, event: Event, ahead: Sequence[Event]) -> None:
         m = self.model
@@ -347,8 +348,6 @@ class Chronicle:
 
     def settle(self, until: int) -> None:
         """Nothing is lent, and nothing ends, until then."""
-        from dataclasses import replace
-
         m = self.model
         m.settling_until = until
         m.clock = replace(m.clock, grace_until=max(m.clock.grace_until, until))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tests.proof.clock import LedgerClock
 
@@ -129,6 +129,7 @@ class Lease:
     seen_until: int = 0
     adopted: str = ""
     waited: int = 0
+    choice: int = 1
 
     @property
     def total(self) -> int:
@@ -182,6 +183,7 @@ class Model:
     config: dict[str, str] = field(default_factory=dict)
     version: int = 0
     primary: str = ""
+    born: bool = False
     epoch: int = 0
     token: int = 0
     arrivals: int = 0
@@ -422,10 +424,6 @@ class Model:
         host = self.hosts.get(name)
         if host and not host.joined and not host.drained and self.lent_of_host(name) == (0, 0):
             del self.hosts[name]
-
-    def copy_of(self, ask: Ask, **changes: object) -> Ask:
-        """A request with other values."""
-        return replace(ask, **changes)  # type: ignore[arg-type]
 
 
 def _by_host(cards: Iterable[Card]) -> list[list[Card]]:

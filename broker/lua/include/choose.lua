@@ -1,6 +1,57 @@
 -- Cards for those who ask for a host, a card, a class, or several cards at once.
 -- needs: keys ledger gpu cards place lease wide
--- gives: indexes_of kept_cards chosen_cards
+-- gives: suits better indexes_of kept_cards chosen_cards
+
+-- Versions such as 8.6 in one number; unknown is below all.
+local function version(text)
+  local major, minor = string.match(text, '^(%d+)%.(%d+)$')
+  return major and tonumber(major) * 1000 + tonumber(minor) or -1
+end
+
+-- Whether cards of a class ("capability|mig|labels") are what a request selects.
+function suits(ask, class)
+  if ask.plain then return true end
+  local capability, mig, labels = string.match(class, '^(.-)|(.-)|(.*)$')
+  if ask.capability ~= '' and version(capability or '') < version(ask.capability) then return false end
+  if ask.mig == 'none' and (mig or '') ~= '' or ask.mig == 'only' and (mig or '') == '' then return false end
+  if ask.mig ~= '' and ask.mig ~= 'none' and ask.mig ~= 'only' and mig ~= ask.mig then return false end
+  for pair in string.gmatch(ask.labels, '[^,]+') do
+    if not string.find(',' .. (labels or '') .. ',', ',' .. pair .. ',', 1, true) then return false end
+  end
+  return true
+end
+
+-- How little a card is liked by the default placement, in shares of the card: what is left over, counted twice where it
+-- is too little for another request of this size (it would be stranded), and the heat.
+local HEAT = { OPTIMAL = 0, NORMAL = 0.1, THROTTLED = 0.5 }
+local function dislike(card, bytes)
+  local left, whole_card = card.budget - card.leased - bytes, math.max(1, card.capacity)
+  return (left >= bytes and left or 2 * left) / whole_card + (HEAT[card.job_state] or 1)
+end
+
+-- °C; a card that tells none is taken for the hottest.
+local function temperature(card)
+  card.temperature = card.temperature or tonumber(call('HGET', GPU_OF .. card.uuid, 'temperature_c') or '') or 999
+  return card.temperature
+end
+
+-- The better of two cards for a way of placing.
+function better(way, bytes, x, y)
+  if way == 'cool' then
+    local tx, ty = temperature(x), temperature(y)
+    if tx ~= ty then return tx < ty end
+  end
+  if way == '' then
+    local dx, dy = dislike(x, bytes), dislike(y, bytes)
+    if dx ~= dy then return dx < dy end
+  end
+  local left, right = x.budget - x.leased, y.budget - y.leased
+  if left ~= right then
+    if way == 'spread' then return left > right end
+    return left < right
+  end
+  return x.uuid < y.uuid
+end
 
 -- The lawful cards of a host, best first.
 local function lawful_of(host, ask, bytes, not_these)

@@ -1,31 +1,12 @@
 -- Where a request may go now. The same predicate decides the grant and the words of `explain`.
 -- needs: keys ledger gpu tenant host cards choose reserve share queue
--- gives: suits obstacle better best_of place
-
--- Versions such as 8.6 in one number; unknown is below all.
-local function version(text)
-  local major, minor = string.match(text, '^(%d+)%.(%d+)$')
-  return major and tonumber(major) * 1000 + tonumber(minor) or -1
-end
-
--- Whether cards of a class ("capability|mig|labels") are what a request selects.
-function suits(ask, class)
-  if ask.plain then return true end
-  local capability, mig, labels = string.match(class, '^(.-)|(.-)|(.*)$')
-  if ask.capability ~= '' and version(capability or '') < version(ask.capability) then return false end
-  if ask.mig == 'none' and (mig or '') ~= '' or ask.mig == 'only' and (mig or '') == '' then return false end
-  if ask.mig ~= '' and ask.mig ~= 'none' and ask.mig ~= 'only' and mig ~= ask.mig then return false end
-  for pair in string.gmatch(ask.labels, '[^,]+') do
-    if not string.find(',' .. (labels or '') .. ',', ',' .. pair .. ',', 1, true) then return false end
-  end
-  return true
-end
+-- gives: obstacle best_of place
 
 -- Why a request may not take so many bytes of a card now; nil if it may.
 function obstacle(ask, card, bytes)
   if settling then return 'settling' end
   if (ask.host ~= '' and ask.host ~= card.host) or (ask.gpu ~= '' and ask.gpu ~= card.uuid and not ask.grows)
-      or not suits(ask, card.class) then
+      or not (ask.plain or suits(ask, card.class)) then
     return 'selector'
   end
   if not lends[card.state] then return 'closed' end
@@ -40,38 +21,6 @@ function obstacle(ask, card, bytes)
     return card.leased + bytes <= card.capacity and 'unmanaged' or 'leased'
   end
   return (ask.host_memory > 0 or ask.cpus > 0) and host_lacks(ask, card.host) or nil
-end
-
--- How little a card is liked by the default placement, in shares of the card: what is left over, counted twice where it
--- is too little for another request of this size (it would be stranded), and the heat.
-local HEAT = { OPTIMAL = 0, NORMAL = 0.1, THROTTLED = 0.5 }
-local function dislike(card, bytes)
-  local left, whole_card = card.budget - card.leased - bytes, math.max(1, card.capacity)
-  return (left >= bytes and left or 2 * left) / whole_card + (HEAT[card.job_state] or 1)
-end
-
--- °C; a card that tells none is taken for the hottest.
-local function temperature(card)
-  card.temperature = card.temperature or tonumber(call('HGET', GPU_OF .. card.uuid, 'temperature_c') or '') or 999
-  return card.temperature
-end
-
--- The better of two cards for a way of placing.
-function better(way, bytes, x, y)
-  if way == 'cool' then
-    local tx, ty = temperature(x), temperature(y)
-    if tx ~= ty then return tx < ty end
-  end
-  if way == '' then
-    local dx, dy = dislike(x, bytes), dislike(y, bytes)
-    if dx ~= dy then return dx < dy end
-  end
-  local left, right = x.budget - x.leased, y.budget - y.leased
-  if left ~= right then
-    if way == 'spread' then return left > right end
-    return left < right
-  end
-  return x.uuid < y.uuid
 end
 
 -- How many cards each way compares before it takes the best.
