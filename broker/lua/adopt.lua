@@ -37,7 +37,7 @@ for _, uuid in ipairs(ask.gpu ~= '' and { ask.gpu } or host_gpus(ask.host)) do
 end
 local card = best and read_card(best)
 if not card or card.host ~= ask.host then return { 'unknown' } end
-local free = math.max(0, card.budget + math.min(bytes, most) - card.leased)
+local free = math.max(0, math.min(card.capacity, card.budget + math.min(bytes, most)) - card.leased)
 if bytes > free or settling or not within_quota(tenant_of(ask.tenant), bytes) then return { 'refused', int(free) } end
 
 claim_unmanaged(card, ask.pid, bytes)

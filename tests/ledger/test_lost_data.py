@@ -10,7 +10,7 @@ from broker import Broker, InsufficientMemory, InvalidRequest, LeaseLost, LeaseN
 from broker.ledger.server import run_id
 from broker.publish import Publisher
 from broker.units import GIB
-from broker.values import LeaseVerdict
+from broker.values import LeaseVerdict, State
 from tests.conftest import report
 from tests.ledger.test_lease_life import until
 
@@ -231,3 +231,23 @@ def test_a_card_of_which_too_little_is_known_cannot_be_published_as_open(broker:
         with pytest.raises(InvalidRequest, match="UNAVAILABLE while"):
             Publisher(broker, "h1").publish([report("GPU-a", **unknown)], 1000)  # type: ignore[arg-type]
     assert broker.gpus() == []
+
+
+def test_a_process_is_adopted_though_its_card_cannot_be_read_now(broker: Broker) -> None:
+    agent = Agent(broker)
+    agent.sample("GPU-a", unmanaged_bytes=GIB, processes=((77, GIB),))
+    agent.sample(
+        "GPU-a", state=State.UNAVAILABLE, job_state=State.UNAVAILABLE, unmanaged_bytes=None, processes=((77, GIB),)
+    )
+    assert broker.adopt(77, "1GiB", host="h1").memory_bytes == GIB
+
+
+def test_a_process_is_adopted_once_and_not_beyond_its_card(broker: Broker) -> None:
+    agent = Agent(broker)
+    agent.sample("GPU-a", unmanaged_bytes=3 * GIB, processes=((71, GIB), (72, 2 * GIB)))
+    broker.adopt(71, "1GiB", host="h1")
+    with pytest.raises(LeaseNotFound):
+        broker.adopt(71, "1GiB", host="h1", lease_id="once-more")
+    agent.sample("GPU-b", total=4 * GIB, unmanaged_bytes=4 * GIB, processes=((73, 4 * GIB),))
+    with pytest.raises(InsufficientMemory, match=r"3\.5 GiB"):
+        broker.adopt(73, "4GiB", host="h1")

@@ -141,3 +141,10 @@ def test_the_mark_of_a_host_that_left_can_be_taken_off(broker: Broker) -> None:
     broker.undrain(host="h1")
     assert broker.gpus() == []
     assert broker.redis.exists(broker.keys.host("h1")) == 0
+
+
+def test_a_card_that_changes_its_class_serves_who_waited_for_that(broker: Broker) -> None:
+    host(broker, "h1", "GPU-a", labels="rack=a")
+    assert ask(broker, "w", "1GiB", labels={"rack": "b"}) == "waiting"
+    host(broker, "h1", "GPU-a", labels="rack=b")
+    assert granted(broker) == {"w"}

@@ -21,10 +21,17 @@ class Step:
     reply: Any = None
     error: BrokerError | None = None
     events: Sequence[Event] = ()
-    #: Redis's clock before and after, and the ledger's as the script left it; in milliseconds.
+    #: Redis's clock before and after, the ledger's as the script left it, and how far that is ahead; in milliseconds.
     early: int = 0
     late: int = 0
     clock_ms: int = 0
+    offset_ms: int = 0
+
+    @property
+    def word(self) -> str:
+        """How it was answered."""
+        word = self.reply[0] if isinstance(self.reply, list) else self.reply
+        return type(self.error).__name__ if self.error else word if isinstance(word, str) and word.isalpha() else ""
 
     def __str__(self) -> str:
         """The call, its answer and what it did, in one line each."""
@@ -90,7 +97,7 @@ class Chronicle:
         self._lawful_cards(ask, cards, want.size)
         for better in ask.wants[: number - 1] if not self.unsure else ():
             self.hold("law 7", not m.places(ask, better), f"{better} was preferred, and fits")
-        self._nobody_before(ask, order)
+        before = self._fitting_before(ask, order)
         self._count_passes(ask, order, cards)
         self._new_token(event)
         m.waiters.pop(name, None)
@@ -103,6 +110,7 @@ class Chronicle:
             ask.nonce, ask, ask.host_memory, ask.cpus, waited=waited, choice=number,
         )  # fmt: skip
         self._sums_told(event, cards)
+        self._none_wronged(name, before)
 
     def _lawful_cards(self, ask: Ask, cards: Sequence[str], size: int) -> None:
         m = self.model
@@ -117,12 +125,16 @@ class Chronicle:
             if why := m.obstacle(ask, m.cards[uuid], size):
                 self.wrong("law 1" if "budget" in why else "law 8", f"{ask.id} may not have {uuid}: {why}")
 
-    def _nobody_before(self, ask: Ask, order: tuple[int, int]) -> None:
-        """Law 7: nobody who comes first and could be served stands back."""
+    def _fitting_before(self, ask: Ask, order: tuple[int, int]) -> list[Waiter]:
+        """Who comes before a request and could be served as well."""
         m = self.model
-        for waiter in m.queue():
-            if waiter.ask.id != ask.id and m.goes_before(waiter, ask, order) and m.choice(waiter.ask):
-                self.wrong("law 7", f"{ask.id} was served before {waiter.ask.id}, who comes first and fits")
+        return [w for w in m.queue() if w.ask.id != ask.id and m.goes_before(w, ask, order) and m.choice(w.ask)]
+
+    def _none_wronged(self, name: str, before: list[Waiter]) -> None:
+        """Law 7: nobody took what one who comes first could have had."""
+        for waiter in before:
+            if not self.model.choice(waiter.ask):
+                self.wrong("law 7", f"{name} has what {waiter.ask.id} could have had, who comes first: {waiter.ask}")
 
     def _count_passes(self, ask: Ask, order: tuple[int, int], cards: Sequence[str]) -> None:
         """Law 7: who is passed too often has a card kept for it instead."""
@@ -167,7 +179,7 @@ class Chronicle:
             lease.ends = min(lease.ends, max(lease.revoke_at, now + 1))
 
     def _resized(self, event: Event, ahead: Sequence[Event]) -> None:
-        m, lease = self.model, self.model.leases.get(event["id"])
+        m, lease, before = self.model, self.model.leases.get(event["id"]), list[Waiter]()
         if lease is None or lease.token != int(event["token"]) or lease.size != int(event["before_bytes"]):
             self.wrong("law 5", f"{event['id']} is not there to be resized: {lease}")
         waiter = m.waiters.get(f"{lease.id}+")
@@ -183,7 +195,7 @@ class Chronicle:
             ask = waiter.ask if waiter else growth(lease, more)
             order = waiter.order if waiter else (-ask.priority, m.arrivals + 1)
             self._lawful_cards(ask, lease.cards, more)
-            self._nobody_before(ask, order)
+            before = self._fitting_before(ask, order)
             self._count_passes(ask, order, lease.cards)
             m.waiters.pop(ask.id, None)
         else:
@@ -191,6 +203,7 @@ class Chronicle:
         m.bring_usage_to_now(lease.tenant)
         lease.size += more
         self._sums_told(event, lease.cards)
+        self._none_wronged(f"{lease.id}+", before)
 
     def _registered(self, event: Event, ahead: Sequence[Event]) -> None:
         self._sums_told(event, event["gpu_uuids"].split(","))

@@ -38,14 +38,13 @@ class Judge(Chronicle):
     def _begin(self) -> None:
         """The script wrote: its time is known."""
         m, step = self.model, self.step
-        low, high = m.clock.at(step.early), m.clock.at(step.late)
         if step.error is not None:
             self.wrong("law 4", "it should not be refused")
-        self.hold("law 6", low.clock_ms <= step.clock_ms <= high.clock_ms, f"{step.clock_ms} is not {low} to {high}")
-        paused = high.grace_until > m.clock.grace_until
-        grace = step.clock_ms + m.clock.grace_ms if paused else m.clock.grace_until
-        offset = low.offset_ms if low.offset_ms != m.clock.offset_ms else high.offset_ms
-        m.clock = replace(m.clock, clock_ms=step.clock_ms, offset_ms=offset, grace_until=grace)
+        possible = [m.clock.at(raw) for raw in range(step.early, step.late + 1)]
+        told = next((c for c in possible if (c.clock_ms, c.offset_ms) == (step.clock_ms, step.offset_ms)), None)
+        if told is None:
+            self.wrong("law 6", f"{step.clock_ms} and {step.offset_ms} are not {possible[0]} to {possible[-1]}")
+        m.clock = told
         self._overdue = self._count_overdue()
 
     def _count_overdue(self) -> tuple[int, int, int]:
@@ -422,8 +421,9 @@ class Judge(Chronicle):
             card.host, card.left, card.fresh_until, card.state = sample.host, False, fresh_until, report.state
             card.capability, card.mig, card.labels = report.capability, report.mig, sample.labels
             card.processes = dict(report.processes)
+            card.unmanaged = report.unmanaged
             if report.total is not None and report.unmanaged is not None:
-                card.capacity, card.unmanaged = self._capacity(report.uuid, report.total), report.unmanaged
+                card.capacity = self._capacity(report.uuid, report.total)
                 card.budget = max(0, card.capacity - report.unmanaged)
             if other:
                 card.drained_by.discard("host")
@@ -488,7 +488,7 @@ class Judge(Chronicle):
         best = next((m.cards[uuid] for uuid in seen if seen[uuid] == most > 0), None)
         if best is None or best.host != on:
             return self._answer("unknown")
-        free = max(0, best.budget + min(size, most) - m.leased(best.uuid))
+        free = max(0, min(best.capacity, best.budget + min(size, most)) - m.leased(best.uuid))
         early, late = m.clock.at(self.step.early).clock_ms, m.clock.at(self.step.late).clock_ms
         settling = late < m.settling_until or (early < m.settling_until and self.step.reply[0] == "refused")
         if size > free or settling or not m.within_quota(tenant, size):
@@ -507,7 +507,7 @@ class Judge(Chronicle):
         claimed = min(size, card.processes.get(pid, 0))
         if claimed:
             card.processes[pid] -= claimed
-            card.unmanaged = max(0, card.unmanaged - claimed)
+            card.unmanaged = max(0, (card.unmanaged or 0) - claimed)
             card.budget = min(card.capacity, card.budget + claimed)
 
     def _hold_anew(self, lease: Lease) -> None:
@@ -577,13 +577,13 @@ def parse_ask(*argv: str | int) -> tuple[Ask, int, bool]:
     """The arguments of ``acquire.lua``: the request, the token to continue under, whether it may wait."""
     name, asks, ttl, host, gpu, priority, tenant, _, _, _, token, wait, *options = map(str, argv)
     given = dict(zip(options[::2], options[1::2], strict=True))
-    wants = []
+    wants, mig = [], given.get("mig", "")
     for part in asks.split(","):
         count, _, size = part.rpartition("x")
         wants.append(Want(int(count or 1), int(size)))
     ask = Ask(
         name, tuple(wants), int(ttl), host, gpu, int(priority), tenant, given.get("placement", ""),
-        given.get("labels", ""), given.get("capability", ""), given.get("mig", ""),
+        given.get("labels", ""), given.get("capability", ""), "" if mig == "any" else mig,
         int(given.get("host_memory", 0)), int(given.get("cpus", 0)), given.get("nonce", ""),
     )  # fmt: skip
     return ask, int(token or 0), wait == "1"

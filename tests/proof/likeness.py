@@ -60,7 +60,7 @@ def _waiters(model: Model, pool: Reading) -> Iterator[str]:
 
 def _waiter(waiter: Waiter) -> dict[str, object]:
     return {
-        "asks": ",".join(map(str, waiter.ask.wants)), "since": waiter.since, "deadline": waiter.deadline,
+        "since": waiter.since, "deadline": waiter.deadline,
         "bypassed": waiter.passed, "reserved_gpus": ",".join(waiter.kept), "grows": waiter.ask.grows,
     }  # fmt: skip
 
@@ -77,7 +77,7 @@ def _cards(model: Model, pool: Reading) -> Iterator[str]:
 def _card(model: Model, card: Card) -> dict[str, object]:
     return {
         "host": card.host, "state": card.state, "budget_bytes": card.budget, "capacity_bytes": card.capacity,
-        "unmanaged_bytes": card.unmanaged, "leased_bytes": model.leased(card.uuid), "fresh_until": card.fresh_until,
+        "unmanaged_bytes": "" if card.unmanaged is None else card.unmanaged, "leased_bytes": model.leased(card.uuid), "fresh_until": card.fresh_until,
         "drained_by": ",".join(sorted(card.drained_by)), "left": int(card.left), "reserved_for": card.kept_for,
     }  # fmt: skip
 

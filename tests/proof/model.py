@@ -78,7 +78,7 @@ class Card:
     host: str
     capacity: int = 0
     budget: int = 0
-    unmanaged: int = 0
+    unmanaged: int | None = None
     state: str = "UNAVAILABLE"
     fresh_until: int = 0
     drained_by: set[str] = field(default_factory=set)

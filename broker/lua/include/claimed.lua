@@ -9,11 +9,17 @@ function unmanaged_of(uuid, pid)
   return tonumber(string.match(processes, ' ' .. pid .. ':(%d+) ') or 0)
 end
 
--- From now on these bytes are a lease's, no stranger's: the card's budget grows by what was counted as unmanaged.
+-- From now on these bytes are a lease's, no stranger's: the card's budget grows by what was counted as unmanaged, and they
+-- cannot be claimed again.
 function claim_unmanaged(card, pid, bytes)
-  local claimed = math.min(bytes, unmanaged_of(card.uuid, pid))
+  local seen = unmanaged_of(card.uuid, pid)
+  local claimed = math.min(bytes, seen)
   if claimed == 0 then return end
-  local before = tonumber(call('HGET', GPU_OF .. card.uuid, 'unmanaged_bytes') or 0)
+  local known = call('HMGET', GPU_OF .. card.uuid, 'unmanaged_bytes', 'processes')
+  local before = tonumber(known[1] or '') or 0 -- '' while it is unknown
+  local left = seen > claimed and ' ' .. pid .. ':' .. int(seen - claimed) .. ' ' or ' '
+  local processes = string.gsub(' ' .. known[2] .. ' ', ' ' .. pid .. ':%d+ ', left)
   card.budget = math.min(card.capacity, card.budget + claimed)
-  call('HSET', GPU_OF .. card.uuid, 'unmanaged_bytes', int(math.max(0, before - claimed)), 'budget_bytes', int(card.budget))
+  call('HSET', GPU_OF .. card.uuid, 'unmanaged_bytes', int(math.max(0, before - claimed)), 'budget_bytes', int(card.budget),
+    'processes', string.match(processes, '^%s*(.-)%s*$'))
 end

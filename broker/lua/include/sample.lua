@@ -117,6 +117,7 @@ function publish(sample, report)
   local by = marks[1] or ''
   if sample.drained and not string.find(by, 'host', 1, true) then by = by == '' and 'host' or 'gpu,host' end
   local capacity, budget = budget_of(report, known)
+  local was_class = known and known.class
   join_class(report, known)
   local card = known or { uuid = uuid, leased = 0, reserved = '' }
   local was, was_job, was_host = card.state, card.job_state, card.host
@@ -139,7 +140,8 @@ function publish(sample, report)
   call('ZADD', CAPACITY, capacity, uuid)
   keep_or_not(card)
   offer(card)
-  if lends[card.state] and not card.drained and (free > tonumber(marks[3] or 0) or not lends[was] or settling) then
+  if lends[card.state] and not card.drained and (free > tonumber(marks[3] or 0) or not lends[was] or settling
+      or card.class ~= was_class or was_host ~= host) then
     grown[uuid] = host
   end
   call('XADD', METRICS_OF .. host, 'MAXLEN', '~', int(sample.history * math.max(1, sample.count)), '*', 'uuid', uuid,
