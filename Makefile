@@ -20,7 +20,8 @@ test: install  ## everything, on an embedded real server
 	$(BIN)/python -m pytest $(ARGS)
 
 MINUTES ?= 10
-soak: install  ## load and faults on a real server, every committed state checked; MINUTES=10
+soak: install  ## a model beside the scripts; load and faults, every committed state checked; MINUTES=10
+	GPUBROKER_PROOF_EXAMPLES=$$(( $(MINUTES) * 30 )) $(BIN)/python -m pytest -q --timeout 0 tests/proof/test_state_machine.py
 	$(BIN)/python -m tests.proof.soak --minutes $(MINUTES) $(ARGS)
 
 mutants: install  ## bugs on purpose, one at a time: the suite must notice each

@@ -127,11 +127,19 @@ class gpu_job(rq_job):
 
 @functools.cache
 def _queue_connection() -> Redis:
-    """RQ's own connection: it stores bytes, so it cannot be the broker's."""
+    """RQ's own connection: it stores bytes, so it cannot be the broker's.
+
+    Raises:
+        InvalidRequest: the ledger is found through Sentinels or a cluster, and RQ's Redis is not named.
+    """
     from broker.connection import check_url
+    from broker.ledger.server import shown_url
     from broker.settings import Settings
 
-    return Redis.from_url(check_url(Settings().redis_url.get_secret_value()))
+    url = check_url(Settings().redis_url.get_secret_value())
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidRequest("connection", shown_url(url), "RQ's own Redis: @gpu_job(..., connection=Redis(...))")
+    return Redis.from_url(url)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def broker_from(redis_url: str, pool: str) -> Broker:
         PoolUnavailable: the server cannot be reached or is too old; the ``gpubroker`` command then exits with 3.
         InvalidRequest: the URL or the pool's name is not allowed; it then exits with 2.
     """
-    from redis.exceptions import RedisError
+    from redis.exceptions import NoPermissionError, RedisError
 
     from broker import connection
     from broker.client import Broker
@@ -113,6 +113,8 @@ def broker_from(redis_url: str, pool: str) -> Broker:
     context.call_on_close(broker.close)
     try:
         require_version(broker.redis.info("server"), redis_url)
+    except NoPermissionError:  # a user who may not ask: the first script will tell
+        return broker
     except RedisError as error:
         raise connection.translate(error, shown_url(redis_url)) from error
     return broker
