@@ -133,7 +133,7 @@ if may_wait then
     show_life(ask.id)
     journal('queued', 'id', ask.id, 'memory_bytes', int(ask.wants[1].bytes), 'asks', ask.asks, 'host', ask.host,
       'gpu', ask.gpu, 'priority', ask.priority, 'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id)
-    preempt(ask)
+    preempt(ask, score)
   end
   save()
   return { 'waiting', int(call('ZRANK', WAITERS, ask.id) + 1) }

@@ -1,7 +1,7 @@
 -- law 7: small requests may pass a waiter that wants more than there is, bypass_max times; from then on the free bytes of
 -- one card, or of one host's cards for a gang, gather for it alone, and all others go on elsewhere.
 -- needs: keys ledger gpu tenant host cards queue place choose wide
--- gives: reserve first_before passes
+-- gives: cards_to_keep keep reserve first_before passes
 
 -- A card that could hold so many bytes for the request if its other leases ended.
 local function could_hold(ask, card, bytes)
@@ -23,7 +23,7 @@ local function likely_cards(ask, bytes)
 end
 
 -- The card that needs the fewest bytes to come free, or for a gang the cards of one such host.
-local function cards_to_keep(ask, want)
+function cards_to_keep(ask, want)
   local function freer(x, y) return x.budget - x.leased > y.budget - y.leased end
   local best, seen = nil, {}
   for _, uuid in ipairs(likely_cards(ask, want.bytes)) do
@@ -46,22 +46,27 @@ local function cards_to_keep(ask, want)
   return best and best.cards
 end
 
+-- Keeps these cards for a waiter.
+function keep(waiter, cards, bytes)
+  local uuids = {}
+  for _, card in ipairs(cards) do
+    call('HSET', GPU_OF .. card.uuid, 'reserved_for', waiter.id, 'reserved_bytes', int(bytes))
+    card.reserved = waiter.id
+    offer(card)
+    table.insert(uuids, card.uuid)
+  end
+  waiter.reserved = table.concat(uuids, ',')
+  call('HSET', WAITER_OF .. waiter.id, 'reserved_gpus', waiter.reserved)
+  journal('reserved', 'id', waiter.id, 'gpu_uuids', waiter.reserved)
+end
+
 -- Keeps cards for a waiter. False if none could ever hold it: then nobody passes it in truth.
 function reserve(waiter)
   if not within_quota(tenant_of(waiter.tenant), least_bytes(waiter)) then return false end
   for _, want in ipairs(waiter.wants) do
     local cards = cards_to_keep(waiter, want)
     if cards then
-      local uuids = {}
-      for _, card in ipairs(cards) do
-        call('HSET', GPU_OF .. card.uuid, 'reserved_for', waiter.id, 'reserved_bytes', int(want.bytes))
-        card.reserved = waiter.id
-        offer(card)
-        table.insert(uuids, card.uuid)
-      end
-      waiter.reserved = table.concat(uuids, ',')
-      call('HSET', WAITER_OF .. waiter.id, 'reserved_gpus', waiter.reserved)
-      journal('reserved', 'id', waiter.id, 'gpu_uuids', waiter.reserved)
+      keep(waiter, cards, want.bytes)
       return true
     end
   end
