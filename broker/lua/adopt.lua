@@ -30,6 +30,10 @@ end
 if known[1] then
   return { 'granted', known[2], known[3], known[4], known[5], '0', known[6], int(tonumber(known[5]) - now), ARGV[3], '1' }
 end
+local waits = call('HGET', WAITER_OF .. ask.id, 'request')
+if waits then
+  return redis.error_reply('BROKER_LEASE_CONFLICT lease=' .. ask.id .. ' asked=' .. waits .. ' now=' .. ask.request)
+end
 local best, most = nil, 0
 for _, uuid in ipairs(ask.gpu ~= '' and { ask.gpu } or host_gpus(ask.host)) do
   local seen = unmanaged_of(uuid, ask.pid)

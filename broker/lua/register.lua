@@ -12,7 +12,7 @@
 -- errors BROKER_INVALID  BROKER_STALE_TOKEN  BROKER_LEASE_LOST
 -- cost   O(log n) for each card, at most 16
 -- include: keys check ledger turn gpu
--- needs: host tenant grant claimed cards
+-- needs: host tenant grant claimed cards queue
 
 local ask = { id = name('lease_id', ARGV[1]), tenant = name('tenant', ARGV[6]), owner = name('owner', ARGV[7]),
   pid = ARGV[8] or '', priority = ARGV[9] or '', job_id = name('job_id', ARGV[10] or '', true), func = ARGV[13] or '',
@@ -67,6 +67,7 @@ for _, card in ipairs(cards) do
     call('HSET', GPU_OF .. card.uuid, 'budget_bytes', int(card.budget))
   end
 end
+if queued > 0 then remove_waiter(ask.id, 'registered') end -- it has what it waited for
 local _, expires = grant(ask, { cards = cards, bytes = bytes, choice = 1 }, 'active', ask.ttl_ms, 0, 'registered', ARGV[2])
 reap()
 serve()

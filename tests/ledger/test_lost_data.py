@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from broker import Broker, InsufficientMemory, InvalidRequest, LeaseLost, LeaseNotFound, PoolUnavailable
+from broker import (
+    Broker,
+    InsufficientMemory,
+    InvalidRequest,
+    LeaseConflict,
+    LeaseLost,
+    LeaseNotFound,
+    PoolUnavailable,
+    calls,
+)
 from broker.ledger.server import run_id
 from broker.publish import Publisher
 from broker.units import GIB
@@ -251,3 +260,13 @@ def test_a_process_is_adopted_once_and_not_beyond_its_card(broker: Broker) -> No
     agent.sample("GPU-b", total=4 * GIB, unmanaged_bytes=4 * GIB, processes=((73, 4 * GIB),))
     with pytest.raises(InsufficientMemory, match=r"3\.5 GiB"):
         broker.adopt(73, "4GiB", host="h1")
+
+
+def test_a_name_that_waits_is_not_adopted_under(broker: Broker) -> None:
+    agent = Agent(broker)
+    agent.sample("GPU-a", unmanaged_bytes=GIB, processes=((71, GIB),))
+    broker.acquire("4GiB")
+    request = calls.ask("2GiB", lease_id="job", wait=30)
+    assert broker.call("acquire", *request.asking(True))[0] == "waiting"
+    with pytest.raises(LeaseConflict):
+        broker.adopt(71, "1GiB", host="h1", lease_id="job")

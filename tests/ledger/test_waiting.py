@@ -323,3 +323,25 @@ def test_a_claim_starts_the_leases_own_time(broker: Broker, cards: Cards) -> Non
     granted_until = broker.get("w").expires_at  # type: ignore[union-attr]
     assert ask(broker, "w", "5GiB", ttl=3600) == "granted"
     assert broker.get("w").expires_at > granted_until + 3_000_000  # type: ignore[union-attr]
+
+
+def test_the_second_of_a_line_does_not_go_at_the_place_of_the_first(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    holder = broker.acquire("5632MiB")
+    ask(broker, "blue-high", "1GiB", priority=5, tenant="blue")
+    ask(broker, "red-high", "4GiB", priority=5, tenant="red")
+    ask(broker, "blue-low", "1GiB", priority=0, tenant="blue")  # in the line of the first
+    holder.resize("512MiB")
+    assert granted(broker) == {holder.id, "blue-high", "red-high"}
+
+
+def test_a_higher_priority_goes_before_the_one_for_whom_a_card_is_kept(broker: Broker, cards: Cards) -> None:
+    broker.update_config(bypass_max=0)
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    assert ask(broker, "big", "5GiB") == "waiting"
+    assert ask(broker, "passing", "1MiB") == "waiting"  # the card is kept for the big one now
+    assert ask(broker, "high", "3GiB", priority=5) == "waiting"
+    holder.release()
+    assert "high" in granted(broker)
+    assert "big" not in granted(broker)

@@ -88,13 +88,16 @@ local function look(line)
   return ask
 end
 
--- Those for whom grown cards are kept come first: nobody else can use these.
+-- Those for whom grown cards are kept come first: nobody else can use these, but for a higher priority, which is served
+-- in its order.
 local function serve_kept(cards)
   local served = 0
   for uuid in pairs(cards) do
     local id = string.sub(uuid, 1, 1) ~= '=' and call('HGET', GPU_OF .. uuid, 'reserved_for')
     local ask = id and id ~= '' and read_waiter(id)
-    local placed = ask and place(ask, tonumber(call('ZSCORE', WAITERS, id) or 0))
+    local score = ask and tonumber(call('ZSCORE', WAITERS, id) or 0)
+    local first = ask and tonumber(call('ZRANGE', WAITERS, 0, 0, 'WITHSCORES')[2] or 0)
+    local placed = ask and math.floor(first / PRIORITY) == math.floor(score / PRIORITY) and place(ask, score)
     if placed then
       hand_over(ask, placed)
       served = served + 1
@@ -119,8 +122,11 @@ local function serve_from(cards, budget)
   while budget.tried < TRIED_MOST and budget.served < SERVED_MOST do
     local line = next_line(lines, fair)
     if not line then return true end
+    local chosen = line.score
     local ask = line.size <= largest and look(line)
-    if ask then
+    if ask and line.score ~= chosen then
+      ask = nil -- not the one for whom the line was chosen: its own turn comes
+    elseif ask then
       budget.tried = budget.tried + 1
       local placed = least_bytes(ask) <= most and place(ask, line.score)
       if placed then
