@@ -59,7 +59,7 @@ class Chronicle:
 
     def wrong(self, law: str, why: str) -> NoReturn:
         """This is not lawful."""
-        raise Unlawful(f"{law}: {why}\nafter {self.step}")
+        raise Unlawful(f"{law}: {why}\nafter {self.step}\n{self.model}")
 
     def hold(self, law: str, true: bool, why: str) -> None:
         """This must be so."""
@@ -97,7 +97,7 @@ class Chronicle:
         self._lawful_cards(ask, cards, want.size)
         for better in ask.wants[: number - 1] if not self.unsure else ():
             self.hold("law 7", not m.places(ask, better), f"{better} was preferred, and fits")
-        before = self._fitting_before(ask, order)
+        before = self._fitting_before(ask, order, cards)
         self._count_passes(ask, order, cards)
         self._new_token(event)
         m.waiters.pop(name, None)
@@ -125,10 +125,16 @@ class Chronicle:
             if why := m.obstacle(ask, m.cards[uuid], size):
                 self.wrong("law 1" if "budget" in why else "law 8", f"{ask.id} may not have {uuid}: {why}")
 
-    def _fitting_before(self, ask: Ask, order: tuple[int, int]) -> list[Waiter]:
-        """Who comes before a request and could be served as well."""
+    def _fitting_before(self, ask: Ask, order: tuple[int, int], cards: Sequence[str]) -> list[Waiter]:
+        """Who comes before a request and could be served as well. One who was passed often enough to have a card kept
+        for it does not stand back behind another tenant's share."""
         m = self.model
-        return [w for w in m.queue() if w.ask.id != ask.id and m.goes_before(w, ask, order) and m.choice(w.ask)]
+        kept = set(cards) <= set(self.kept_before.get(ask.id, ()))
+        return [
+            w for w in m.queue()
+            if w.ask.id != ask.id and m.goes_before(w, ask, order) and m.choice(w.ask)
+            and not (kept and w.ask.priority == ask.priority and order < w.order)
+        ]  # fmt: skip
 
     def _none_wronged(self, name: str, before: list[Waiter]) -> None:
         """Law 7: nobody took what one who comes first could have had."""
@@ -195,7 +201,7 @@ class Chronicle:
             ask = waiter.ask if waiter else growth(lease, more)
             order = waiter.order if waiter else (-ask.priority, m.arrivals + 1)
             self._lawful_cards(ask, lease.cards, more)
-            before = self._fitting_before(ask, order)
+            before = self._fitting_before(ask, order, lease.cards)
             self._count_passes(ask, order, lease.cards)
             m.waiters.pop(ask.id, None)
         else:

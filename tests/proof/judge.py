@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from broker.errors import BrokerError, LeaseConflict, LeaseLost, LeaseNotFound, StaleToken
@@ -32,6 +32,12 @@ class Judge(Chronicle):
         """
         self.step, self.ask, self.served = step, None, False
         _COMMANDS[step.name](self, *step.argv)
+
+    def settle_passes(self, told: Mapping[str, str]) -> None:
+        """Where a reservation was made on the way, how often others were passed by it is the ledger's to say."""
+        for name, waiter in self.model.waiters.items() if self.uncertain_passes else ():
+            if int(told.get(name, 0)) in range(waiter.passed - 3, waiter.passed):
+                waiter.passed = int(told[name])
 
     # -- what is common ------------------------------------------------------------------------------------------------
 
@@ -154,7 +160,7 @@ class Judge(Chronicle):
             self.hold("law 4", not self.step.events, "a retry did something")
         self._told(lease)
         left = lease.ends - (m.now if claims else m.clock.at(self.step.late).clock_ms)
-        self.hold("law 4", int(self.step.reply[7]) - left in range(0, 1 if claims else 60_000), f"{left} ms are left")
+        self.hold("law 4", int(self.step.reply[7]) - left in range(1 if claims else 60_000), f"{left} ms are left")
         return None
 
     def _told(self, lease: Lease) -> None:
@@ -181,7 +187,11 @@ class Judge(Chronicle):
         self.hold("law 4", ask.id not in m.leases, f"{ask.id} was granted, and not told")
         if not self.unsure:
             number = m.choice(ask)
-            self.hold("law 7", not number, f"refused, though choice {number} fits: {number and m.places(ask, ask.wants[number - 1])}")
+            self.hold(
+                "law 7",
+                not number,
+                f"refused, though choice {number} fits: {number and m.places(ask, ask.wants[number - 1])}",
+            )
         if not m.could_ever(ask) and not (waiter and not ask.host and not ask.gpu):
             self.hold("law 4", reply[0] == "impossible", f"it can never be, it says {reply}")
             if waiter:
@@ -475,13 +485,17 @@ class Judge(Chronicle):
 
     # -- what was lost -------------------------------------------------------------------------------------------------
 
-    def adopt(self, name: str, pid: int, size: int, ttl: int, on: str, gpu: str, tenant: str, owner: str, at: str) -> None:
+    def adopt(
+        self, name: str, pid: int, size: int, ttl: int, on: str, gpu: str, tenant: str, owner: str, at: str
+    ) -> None:
         """A running process becomes a lease."""
         m, lease, key = self.model, self.model.leases.get(name), f"adopted|{pid}|{size}"
         if lease is not None:
             if lease.adopted != key:
                 return self._error(LeaseConflict)
             return self.hold("law 4", int(self.step.reply[1]) == lease.token, "a retry got another token")
+        if name in m.waiters:
+            return self._error(LeaseConflict)
         uuids = [gpu] if gpu else m.host(on).gpus
         seen = {uuid: m.cards[uuid].processes.get(pid, 0) for uuid in uuids if uuid in m.cards}
         most = max(seen.values(), default=0)
@@ -546,6 +560,7 @@ class Judge(Chronicle):
             self._take_over(card, int(pid) if pid != "" else 0, size)
             if m.settling:
                 card.budget = max(card.budget, min(card.capacity, m.leased(card.uuid) + size))
+        m.waiters.pop(name, None)
         ask = self.asked.get((name, token))
         self._hold_anew(Lease(
             name, token, tuple(card.uuid for card in known), known[0].host, size, tenant, priority, ttl, m.now + ttl,

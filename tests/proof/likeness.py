@@ -77,7 +77,8 @@ def _cards(model: Model, pool: Reading) -> Iterator[str]:
 def _card(model: Model, card: Card) -> dict[str, object]:
     return {
         "host": card.host, "state": card.state, "budget_bytes": card.budget, "capacity_bytes": card.capacity,
-        "unmanaged_bytes": "" if card.unmanaged is None else card.unmanaged, "leased_bytes": model.leased(card.uuid), "fresh_until": card.fresh_until,
+        "unmanaged_bytes": "" if card.unmanaged is None else card.unmanaged,
+        "leased_bytes": model.leased(card.uuid), "fresh_until": card.fresh_until,
         "drained_by": ",".join(sorted(card.drained_by)), "left": int(card.left), "reserved_for": card.kept_for,
     }  # fmt: skip
 
@@ -105,7 +106,9 @@ def _tenants(model: Model, pool: Reading) -> Iterator[str]:
     yield from _names("tenants", there, model.tenants)
     for name in sorted(set(there) & set(model.tenants)):
         tenant, fields = model.tenants[name], there[name]
-        says = {field: fields.get(field, default) for field, default in (("quota_bytes", "0"), ("weight_milli", "1000"))}
+        says = {
+            field: fields.get(field, default) for field, default in (("quota_bytes", "0"), ("weight_milli", "1000"))
+        }
         says["leased_bytes"] = fields.get("leased_bytes", "0")
         should = {
             "quota_bytes": tenant.quota, "weight_milli": tenant.weight, "leased_bytes": model.held_by(name)

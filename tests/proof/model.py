@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tests.proof.clock import LedgerClock
 
 LENDS = frozenset({"OPTIMAL", "NORMAL", "THROTTLED"})
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 #: Milliseconds that the end of a lease is remembered under its name.
 REMEMBERED = 60_000
 #: Of the decay of usage: an hour's half-life / ln 2, in seconds.
@@ -161,7 +161,7 @@ class Tombstone:
 
 @dataclass(slots=True)
 class Tenant:
-    """Quota in bytes (0 none), weight in thousandths, and MiB-seconds used by ``usage_at``, older ones counting less."""
+    """Quota in bytes (0 none), weight in thousandths, and MiB-seconds used by ``usage_at``, older ones for less."""
 
     quota: int = 0
     weight: int = 1000
@@ -188,6 +188,22 @@ class Model:
     token: int = 0
     arrivals: int = 0
     settling_until: int = 0
+
+    def __str__(self) -> str:
+        """Cards, leases and queue, a line each."""
+        cards = [
+            f"{c.uuid} of {c.host}: {c.state}, {self.leased(c.uuid) / GIB:g} of {c.budget / GIB:g} GiB lent,"
+            f" fresh for {c.fresh_until - self.now}, kept for {c.kept_for or 'nobody'}"
+            for c in self.cards.values()
+        ]
+        held = [f"{le.id} holds {le.size / GIB:g} GiB of {le.cards}, {le.state}" for le in self.leases.values()]
+        queue = [
+            f"{w.ask.id} of {w.ask.tenant} waits for {[f'{x.count}x{x.size / GIB:g}' for x in w.ask.wants]} GiB,"
+            f" order {w.order}, passed {w.passed}, kept {w.kept}, {w.ask.host}{w.ask.gpu}{w.ask.labels}"
+            for w in self.queue()
+        ]
+        shares = [f"{name} used {self.share(name):.1f} of its share" for name in self.tenants]
+        return "\n".join((*cards, *held, *queue, *shares, f"{self.config}"))
 
     @property
     def now(self) -> int:

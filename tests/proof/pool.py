@@ -52,7 +52,8 @@ class Reading:
     def snapshot(self) -> Snapshot:
         """The same for ``broker.fsck.compare``."""
         root, known = self.keys.root, (self.keys.gpus, self.keys.hosts, self.keys.tenants, self.keys.groups)
-        sets = dict.fromkeys((*known, self.keys.stale), set[str]()) | {root + k: v for k, v in self.sets.items()}
+        empty: dict[str, set[str]] = {key: set() for key in (*known, self.keys.stale)}
+        sets = empty | {root + key: members for key, members in self.sets.items()}
         hashes = {root + key: fields for key, fields in self.hashes.items() if key != "config"}
         return Snapshot(self.keys, hashes, {root + key: scores for key, scores in self.zsets.items()}, sets)
 

@@ -77,7 +77,8 @@ class Sample:
         count, seen = int(argv[5]), int(argv[6])
         cards, leases = argv[14 : 14 + 17 * count], argv[14 + 17 * count :]
         return cls(
-            str(argv[0]), str(argv[8]), int(argv[9]), [Report.parse(*cards[i * 17 : i * 17 + 17]) for i in range(count)],
+            str(argv[0]), str(argv[8]), int(argv[9]),
+            [Report.parse(*cards[i * 17 : i * 17 + 17]) for i in range(count)],
             [Verdict(str(leases[i * 4]), int(leases[i * 4 + 1]), str(leases[i * 4 + 2])) for i in range(seen)],
             int(argv[1]), int(argv[7]), int(argv[10] or 0), int(argv[11] or 0), int(argv[12] or 0), str(argv[13]),
         )  # fmt: skip

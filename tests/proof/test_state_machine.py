@@ -163,7 +163,7 @@ class PoolMachine(RuleBasedStateMachine):
         """The pool as it should be."""
         return self.judge.model
 
-    # -- one script, and all that must hold after it ---------------------------------------------------------------------
+    # -- one script, and all that must hold after it -----------------------------------------------------------------
 
     def do(self, name: str, *argv: str | int) -> Any:
         """Run a script, and hold what it did against the model and the laws."""
@@ -182,9 +182,10 @@ class PoolMachine(RuleBasedStateMachine):
         self.steps[f"{name} {step.word}".strip()] += 1
         self.kinds.update(event["kind"] for event in step.events)
         self.judge.judge(step)
+        self.judge.settle_passes({one: fields["bypassed"] for one, fields in there.named("waiter:").items()})
         wrong = unlike(self.model, there) + [str(one) for one in compare(there.snapshot)] + self._audited(step)
         if wrong:
-            raise Unlawful("\n".join(wrong) + f"\nafter {step}")
+            raise Unlawful("\n".join(wrong) + f"\nafter {step}\n{self.model}")
         self._nobody_waits_who_fits(step, there)
         if any(event["kind"] == "epoch" for event in step.events):
             self._age()
@@ -209,7 +210,8 @@ class PoolMachine(RuleBasedStateMachine):
         for waiter in self.model.queue():
             number = self.model.choice(waiter.ask)
             if number:
-                raise Unlawful(f"law 7: {waiter.ask} waits, though its choice {number} fits\nafter {step}")
+                why = f"law 7: {waiter.ask} waits, though its choice {number} fits"
+                raise Unlawful(f"{why}\nafter {step}\n{self.model}")
 
     def _age(self) -> None:
         """An epoch is the second of its birth, and a ledger is not lost twice in one: this one was born a while ago."""
@@ -230,7 +232,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.model.shift(ms)
         self.shifted += ms
 
-    # -- agents ----------------------------------------------------------------------------------------------------------
+    # -- agents ------------------------------------------------------------------------------------------------------
 
     @initialize(changes=st.sampled_from([{}, {"bypass_max": "0"}, {"bypass_max": "1"}, {"preempt": "1"}]))
     def all_hosts_join(self, changes: dict[str, str]) -> None:
@@ -289,7 +291,7 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.sample(host)
 
-    # -- callers ---------------------------------------------------------------------------------------------------------
+    # -- callers -----------------------------------------------------------------------------------------------------
 
     def ask(self, name: str, asked: dict[str, Any], wait: bool, token: int | None = None) -> None:
         """Acquire, as the client does."""
@@ -400,7 +402,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.do(name, *argv)
         return None
 
-    # -- operators -------------------------------------------------------------------------------------------------------
+    # -- operators ---------------------------------------------------------------------------------------------------
 
     @rule(name=names, which=whose, grace=st.sampled_from([0, 6000, 60_000]))
     def revoke(self, name: str, which: str, grace: int) -> None:
@@ -425,7 +427,7 @@ class PoolMachine(RuleBasedStateMachine):
     def configure(self, changes: dict[str, str]) -> None:
         self.do("configure", self.model.version, *(word for pair in sorted(changes.items()) for word in pair))
 
-    # -- time and faults -------------------------------------------------------------------------------------------------
+    # -- time and faults ---------------------------------------------------------------------------------------------
 
     @rule()
     def reap(self) -> None:
@@ -476,7 +478,8 @@ class PoolMachine(RuleBasedStateMachine):
         for name in sorted(self.holders):
             self.register(name)
 
-    @rule(name=names, pid=st.sampled_from([71, 72]), size=sizes, used=st.sampled_from([GIB, 3 * GIB]), fresh=often, host=hosts, named=seldom,
+    @rule(name=names, pid=st.sampled_from([71, 72]), size=sizes, used=st.sampled_from([GIB, 3 * GIB]), fresh=often,
+          host=hosts, named=seldom,
           ttl=ttls, tenant=tenants)  # fmt: skip
     def adopt(
         self, name: str, pid: int, size: int, used: int, fresh: bool, host: str, named: bool, ttl: int, tenant: str
@@ -503,4 +506,5 @@ def test_the_scripts_do_what_the_model_says(redis_server: EmbeddedServer, capsys
         print(f"\n{done['steps']} scripts held against the model")
     if report := os.environ.get("GPUBROKER_PROOF_REPORT"):
         Path(report).write_text(json.dumps(done, indent=1, sort_keys=True), encoding="utf-8")
-    assert set(PoolMachine.kinds) >= KINDS, sorted(KINDS - set(PoolMachine.kinds))
+    if examples >= 300:  # a small dose does not come to all that can happen
+        assert set(PoolMachine.kinds) >= KINDS, sorted(KINDS - set(PoolMachine.kinds))
