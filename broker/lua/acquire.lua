@@ -134,6 +134,7 @@ if may_wait then
     journal('queued', 'id', ask.id, 'memory_bytes', int(ask.wants[1].bytes), 'asks', ask.asks, 'host', ask.host,
       'gpu', ask.gpu, 'priority', ask.priority, 'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id)
     preempt(ask, score)
+    if settling then grown['=' .. group_of(ask)] = group_of(ask) end -- looked at when holders had their time
   end
   save()
   return { 'waiting', int(call('ZRANK', WAITERS, ask.id) + 1) }

@@ -93,6 +93,7 @@ if not waiter then
   end
   enqueue(growth)
   show_life(growth.id)
+  if settling then grown['=' .. group_of(growth)] = group_of(growth) end
   journal('queued', 'id', growth.id, 'memory_bytes', int(more), 'asks', growth.asks, 'host', lease.host,
     'gpu', lease.gpus, 'priority', growth.priority, 'tenant', lease.tenant, 'owner', lease.tenant, 'job_id', '')
 end

@@ -270,3 +270,15 @@ def test_a_name_that_waits_is_not_adopted_under(broker: Broker) -> None:
     assert broker.call("acquire", *request.asking(True))[0] == "waiting"
     with pytest.raises(LeaseConflict):
         broker.adopt(71, "1GiB", host="h1", lease_id="job")
+
+
+def test_who_came_while_the_ledger_settled_is_served_after_it(broker: Broker) -> None:
+    agent = Agent(broker)
+    agent.sample("GPU-a")
+    broker.update_config(grace_seconds=0.4)
+    for primary in ("one", "another"):
+        broker.call("hello", primary)
+    request = calls.ask("2GiB", lease_id="job", wait=30)
+    assert broker.call("acquire", *request.asking(True))[0] == "waiting"
+    settled(broker)
+    assert [lease.id for lease in broker.leases()] == ["job"]

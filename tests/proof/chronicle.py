@@ -315,12 +315,14 @@ class Chronicle:
         cards = [m.cards[uuid] for uuid in event["gpu_uuids"].split(",")]
         number = m.reservable(waiter.ask)
         self.hold("law 7", number > 0, f"no card could ever hold {waiter.ask}")
-        want = waiter.ask.wants[number - 1]
-        able = all(m.could_hold(waiter.ask, card, want.size) for card in cards)
         one_host = len({card.host for card in cards}) == 1
-        self.hold("law 7", able and one_host and len(cards) == want.count, f"{want} could not be held by {cards}")
+        able = [
+            want for want in (waiter.ask.wants if preempts else waiter.ask.wants[number - 1 : number])
+            if len(cards) == want.count and all(m.could_hold(waiter.ask, card, want.size) for card in cards)
+        ]  # fmt: skip
+        self.hold("law 7", bool(able) and one_host, f"{waiter.ask} could not be held by {cards}")
         for card in cards:
-            card.kept_for, card.kept_bytes = waiter.ask.id, want.size
+            card.kept_for, card.kept_bytes = waiter.ask.id, able[0].size
         waiter.kept, self.unsure = tuple(card.uuid for card in cards), True
 
     def _unreserved(self, event: Event, ahead: Sequence[Event]) -> None:
