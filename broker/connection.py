@@ -183,7 +183,9 @@ def translate(error: redis.RedisError, url: str) -> BrokerError:
         if isinstance(error, kind) or (kind is exceptions.NoPermissionError and not_allowed(error)):
             return PoolUnavailable(f"Redis at {url} refused: {hint} ({error})")
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-        return PoolUnavailable(f"Redis cannot be reached at {url}: {error}")
+        return PoolUnavailable(
+            f"Redis cannot be reached at {url}: {error}; start it, or name another: --redis-url or GPUBROKER_REDIS_URL"
+        )
     return PoolUnavailable(f"Redis at {url} refused: {error}")
 
 

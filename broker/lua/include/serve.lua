@@ -40,14 +40,19 @@ local function groups_to_serve(cards)
   return groups
 end
 
--- The lines of these groups, of at most 64 each.
-local function lines_of(groups)
+-- The lines of these groups whose size may fit: of the first 64 of each group, and 128 in all (law 13). Who stands beyond
+-- them is served by a later script, or at its own beat.
+local LINES_MOST = 128
+local function lines_of(groups, largest)
   local lines = {}
   for _, group in ipairs(groups) do
     local flat = call('ZRANGE', LINES_OF .. group, 0, 63, 'WITHSCORES')
     for i = 1, #flat, 2 do
       local tenant, size = string.match(flat[i], '|([^|]*)|(%d+)$')
-      table.insert(lines, { name = flat[i], score = tonumber(flat[i + 1]), tenant = tenant, size = tonumber(size), at = 0 })
+      if tonumber(size) <= largest then
+        table.insert(lines, { name = flat[i], score = tonumber(flat[i + 1]), tenant = tenant, at = 0 })
+        if #lines == LINES_MOST then return lines end
+      end
     end
   end
   return lines
@@ -116,14 +121,14 @@ end
 -- Serves from what grew. False if it stopped at a bound, with something served: then there is more to do.
 local function serve_from(cards, budget)
   budget.served = budget.served + serve_kept(cards)
-  local lines, fair, most = lines_of(groups_to_serve(cards)), false, most_free()
+  local most, fair = most_free(), false
+  local lines = lines_of(groups_to_serve(cards), most > 0 and size_of_line(most) or -1)
   for _, line in ipairs(lines) do fair = fair or line.tenant ~= lines[1].tenant end
-  local largest = most > 0 and size_of_line(most) or -1
   while budget.tried < TRIED_MOST and budget.served < SERVED_MOST do
     local line = next_line(lines, fair)
     if not line then return true end
     local chosen = line.score
-    local ask = line.size <= largest and look(line)
+    local ask = look(line)
     if ask and line.score ~= chosen then
       ask = nil -- not the one for whom the line was chosen: its own turn comes
     elseif ask then
@@ -136,8 +141,6 @@ local function serve_from(cards, budget)
         line.at = line.at + 1 -- others of about its size may want less, or stand in another way
         if line.at == 8 then line.done = true end
       end
-    elseif line.size > largest then
-      line.done = true
     end
   end
   return budget.served == 0
