@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import socket
@@ -205,9 +206,27 @@ class Ask:
         return (*self.argv, int(wait), *self.options)
 
 
+class _Nonces:
+    """The calls of this process, counted: ``random-1``, ``random-2``, ... A forked child counts anew."""
+
+    def __init__(self) -> None:
+        self.restart()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.restart)
+
+    def restart(self) -> None:
+        self.client, self.numbers = os.urandom(8).hex(), itertools.count(1)
+
+
+_nonces = _Nonces()
+
+
 def new_nonce() -> str:
-    """A text that no other call has: a request delivered once more after its end is known by it."""
-    return os.urandom(8).hex()
+    """A text that no other call has, and that tells which of two calls of this process is the later one.
+
+    A copy that is delivered late, when its caller has gone on, is known by it and changes nothing.
+    """
+    return f"{_nonces.client}-{next(_nonces.numbers)}"
 
 
 def ask(

@@ -192,9 +192,9 @@ class Broker(Views):
         Raises:
             LeaseLost, StaleToken, LeaseNotFound: it is not this holder's any more. PoolUnavailable: ask again.
         """
-        life = "" if ttl is None else calls.ttl_ms(ttl)
+        life = ("",) if ttl is None else (calls.ttl_ms(ttl), calls.new_nonce())
         try:
-            reply = self.call("renew", check_name("lease_id", lease_id), check_token(token), life)
+            reply = self.call("renew", check_name("lease_id", lease_id), check_token(token), *life)
         except LeaseNotFound:
             if claim is None:
                 raise
@@ -245,7 +245,8 @@ class Broker(Views):
             LeaseNotFound: there is no such lease. LeaseLost: it is over already.
         """
         grace_ms = parse_seconds(grace, "grace", least=0, most=86_400)
-        reply = self.call("revoke", check_name("lease_id", lease_id), grace_ms, reason)
+        held = self.get(check_name("lease_id", lease_id))
+        reply = self.call("revoke", lease_id, grace_ms, reason, held.token if held else "")
         return answers.read_revoke(reply, lease_id)
 
     def adopt(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Cards whose leases are looked at for the estimate: those that lack least.
 _LIKELY = 16
 _LEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}\+?", re.ASCII)
-_HEAD, _CARD = 7, 8  # values at the head of a reply, and for each card
+_HEAD, _CARD = 8, 8  # values at the head of a reply, and for each card
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from broker import plans
 from broker.models import LeaseRecord
+from broker.snapshot import Snapshot, read
 from broker.values import State
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ ABSENT = "absent"
 
 #: As in ``lua/include/gpu.lua`` and ``queue.lua``: a range of scores for each number of cards, and for each priority.
 _SPAN, _WIDEST, _ARRIVALS = 1 << 43, 16, 1 << 42
-_BATCH = 500
 _LENDS = frozenset({State.OPTIMAL, State.NORMAL, State.THROTTLED})
 
 
@@ -56,25 +56,6 @@ class Repair:
     left: list[Difference]
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """Everything of one pool that can be recomputed, and what it is recomputed from."""
-
-    keys: Keys
-    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
-    sorted_sets: dict[str, dict[str, float]] = field(default_factory=dict)
-    sets: dict[str, set[str]] = field(default_factory=dict)
-
-    def named(self, prefix: str) -> dict[str, dict[str, str]]:
-        """The hashes whose keys begin so, by the rest of their keys."""
-        found = self.hashes.items()
-        return {key.removeprefix(prefix): fields for key, fields in found if key.startswith(prefix)}
-
-    def index(self, key: str) -> dict[str, float]:
-        """A sorted set, empty if it is not there."""
-        return self.sorted_sets.get(key, {})
-
-
 def differences(broker: Broker) -> list[str]:
     """Every lasting difference between the leases and what the ledger keeps about them; empty if all adds up."""
     return [str(difference) for difference in check(broker, readings=2)]
@@ -82,11 +63,11 @@ def differences(broker: Broker) -> list[str]:
 
 def check(broker: Broker, *, readings: int = 1) -> list[Difference]:
     """Every difference that ``readings`` readings in a row show."""
-    found = compare(broker.run(_read(broker.keys)))
+    found = compare(broker.run(read(broker.keys)))
     for _ in range(readings - 1):
         if not found:
             break
-        again = set(compare(broker.run(_read(broker.keys))))
+        again = set(compare(broker.run(read(broker.keys))))
         found = [difference for difference in found if difference in again]
     return found
 
@@ -100,61 +81,9 @@ def repair(broker: Broker) -> Repair:
     return Repair(found, {uuid: count for uuid, count in mended.items() if count}, check(broker, readings=2))
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
 def _members(keys: Keys) -> plans.Plan[list[set[str]]]:
     (uuids,) = yield [("SMEMBERS", keys.gpus)]
     return [set(uuids)]
-
-
-def _read(keys: Keys) -> plans.Plan[Snapshot]:
-    """The pool's keys by SCAN, so that what no index names is seen too; then each by its type."""
-    names: set[str] = set()
-    cursor = "0"
-    while True:
-        ((cursor, page),) = yield [("SCAN", cursor, "MATCH", f"{keys.root}*", "COUNT", 1000)]
-        names.update(page)
-        if str(cursor) == "0":
-            break
-    snapshot = Snapshot(keys)
-    hashes = [name for name in sorted(names) if name.startswith(_hash_prefixes(keys)) or name == keys.classes]
-    for batch in _batches([keys.ledger, *hashes]):
-        replies = yield [("HGETALL", name) for name in batch]
-        snapshot.hashes |= {name: reply for name, reply in zip(batch, replies, strict=True) if reply}
-    for name in (keys.gpus, keys.hosts, keys.tenants, keys.groups, keys.stale):
-        (members,) = yield [("SMEMBERS", name)]
-        snapshot.sets[name] = set(members)
-    for name in sorted(name for name in names if name.startswith(_index_prefixes(keys))):
-        snapshot.sorted_sets[name] = yield from _sorted_set(name)
-    return snapshot
-
-
-def _hash_prefixes(keys: Keys) -> tuple[str, ...]:
-    return tuple(make("") for make in (keys.gpu, keys.lease, keys.waiter, keys.host, keys.tenant))
-
-
-def _index_prefixes(keys: Keys) -> tuple[str, ...]:
-    own = (keys.free, keys.fresh, keys.capacity, keys.leases, keys.waiters, keys.waiting, keys.wide, keys.reserved)
-    return (*own, keys.lines(""), keys.line(""))
-
-
-def _batches(names: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _BATCH):
-        yield names[start : start + _BATCH]
-
-
-def _sorted_set(name: str) -> plans.Plan[dict[str, float]]:
-    found: dict[str, float] = {}
-    start = 0
-    while True:
-        (reply,) = yield [("ZRANGE", name, start, start + _BATCH - 1, "WITHSCORES")]
-        # Pairs or one flat list, as the client's protocol has it.
-        pairs = reply if reply and not isinstance(reply[0], str) else list(zip(reply[::2], reply[1::2], strict=True))
-        found |= {member: float(score) for member, score in pairs}
-        start += _BATCH
-        if len(pairs) < _BATCH:
-            return found
 
 
 # -- comparing: plain values in, differences out -----------------------------------------------------------------------
@@ -313,6 +242,10 @@ def _reservations(snapshot: Snapshot) -> Iterator[Difference]:
     for uuid in sorted({*says, *should}):
         if says.get(uuid) != should.get(uuid):
             yield Difference("reserved_for", keys.gpu(uuid), says.get(uuid, ABSENT), should.get(uuid, ABSENT), uuid)
+    for host, fields in snapshot.named(keys.host("")).items():
+        kept = fields.get("kept_for", "")
+        if kept and waiters.get(kept, {}).get("reserved_host") != host:
+            yield Difference("kept_for", keys.host(host), kept, ABSENT)
 
 
 def _queue(snapshot: Snapshot, leases: Mapping[str, LeaseRecord]) -> Iterator[Difference]:

@@ -11,13 +11,14 @@
 --        profile; host_memory bytes; cpus thousandths; function name; nonce: a text of this very call's own
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
 --        waiting place                 (place in the queue, 1 is next)
---        refused largest_free_bytes largest_capacity_bytes gpus_with_room why   (of those the request may use)
---        impossible largest_capacity_bytes why
+--        refused largest_free_bytes largest_capacity_bytes gpus_with_room why   (of those the request may use; why: ''
+--                 nothing free, quota, settling, or what the pool has not got at all: see include/possible.lua)
+--        impossible largest_capacity_bytes why   ('' larger than any card, quota, host_memory, cpus, cards, gpu)
 --        full waiters                  (the queue's cap is reached)
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST  BROKER_STALE_TOKEN  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n) in GPUs, leases and waiters, plus what it changes
 -- include: keys check ledger asks request gpu tenant place grant turn
--- needs: queue possible preempt
+-- needs: queue possible preempt lease
 
 local ask = read_request(ARGV[1], 2)
 if ARGV[11] ~= '' then whole('token', ARGV[11], 1, 9007199254740991) end
@@ -37,7 +38,7 @@ local function existing()
     return nil, ARGV[11] ~= '' and redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. ask.id) or nil
   end
   if ARGV[11] ~= '' and ARGV[11] ~= lease[2] then
-    return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. ask.id .. ' have=' .. lease[2] .. ' got=' .. ARGV[11])
+    return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. ask.id .. ' got=' .. ARGV[11])
   end
   if lease[1] ~= ask.request then return nil, conflict(lease[1]) end
   local over = lease[3] == 'active' and tonumber(lease[4]) <= now and now >= grace_until
@@ -47,11 +48,22 @@ local function existing()
   return lease
 end
 
--- A call that is delivered once more after its lease's end takes nothing: nobody is there to hold it.
-local function ended_before()
-  if ask.nonce == '' then return nil end
-  local how, nonce = string.match(call('GET', ENDED_OF .. ask.id) or '', '^%d+ (%a+) (%S+)$')
-  return nonce == ask.nonce and redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=' .. how) or nil
+-- Whether a call is this one, or a later one of the same client.
+local function not_before(nonce)
+  if nonce == ask.nonce then return true end
+  local client, number = string.match(nonce, '^(%w+)%-(%d+)$')
+  local own, mine = string.match(ask.nonce, '^(%w+)%-(%d+)$')
+  return client ~= nil and client == own and tonumber(mine) < tonumber(number)
+end
+
+-- A copy of a call that comes after its lease's end, or after it was refused or taken back, takes nothing: nobody is there
+-- to hold it. Returns an error, and whether it is refused again.
+local function answered_before()
+  local ended = ask.nonce ~= '' and call('GET', ENDED_OF .. ask.id)
+  if not ended then return nil, false end
+  local how, nonce, refused = string.match(ended, '^%d+ (%a+) (%S*) ?(%S*)$')
+  if not_before(refused) then return nil, true end
+  return not_before(nonce) and redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=' .. how) or nil, false
 end
 
 -- The waiter was granted this lease and is here to take it: from now on its own TTL runs.
@@ -79,7 +91,8 @@ if lease then
 end
 local waiter = queued > 0 and read_waiter(ask.id) or nil
 if waiter and waiter.request ~= ask.request then return conflict(waiter.request) end
-refused = not waiter and ended_before()
+local again = false
+if not waiter then refused, again = answered_before() end
 if refused then return refused end
 
 -- From here on there are no errors, only answers.
@@ -97,7 +110,8 @@ if waiter then
 end
 
 local score = waiter and tonumber(call('ZSCORE', WAITERS, ask.id)) or -tonumber(ask.priority) * PRIORITY + arrivals + 1
-local placed, why = place(ask, score)
+local placed, why
+if not again then placed, why = place(ask, score) end
 if placed then
   local waited = 0
   if waiter then
@@ -111,19 +125,19 @@ if placed then
     int(placed.choice) }
 end
 
-local possible, capacity, never = could_ever(ask)
--- One who waits for any host is not sent away: the machine with the large card may be starting anew.
-if not possible and not (waiter and ask.host == '' and ask.gpu == '') then
+local never, capacity, comes = never_fits(ask)
+-- What may come, a host that starts anew for instance, is waited for; and one who waits for any host is not sent away.
+if never and not comes and not (waiter and ask.host == '' and ask.gpu == '') then
   if waiter then
     remove_waiter(ask.id, 'impossible')
-    journal('cancelled', 'id', ask.id, 'reason', 'larger than any GPU')
+    journal('cancelled', 'id', ask.id, 'reason', 'it can never be: ' .. never)
     serve()
   end
   save()
-  return { 'impossible', int(capacity), never }
+  return { 'impossible', int(capacity), never == 'size' and '' or never }
 end
 
-if may_wait then
+if may_wait and not again then
   local waiters_max = not waiter and setting('waiters_max', 10000)
   if waiters_max and queued >= waiters_max then
     save()
@@ -133,19 +147,19 @@ if may_wait then
     show_life(ask.id)
     journal('queued', 'id', ask.id, 'memory_bytes', int(ask.wants[1].bytes), 'asks', ask.asks, 'host', ask.host,
       'gpu', ask.gpu, 'priority', ask.priority, 'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id)
-    preempt(ask, score)
     if settling then grown['=' .. group_of(ask)] = group_of(ask) end -- looked at when holders had their time
   end
+  preempt(ask, score)
   save()
   return { 'waiting', int(call('ZRANK', WAITERS, ask.id) + 1) }
 end
 
 if waiter then
   remove_waiter(ask.id, 'gave up')
-  call('SET', ENDED_OF .. ask.id, '0 cancelled ' .. ask.nonce, 'PX', 60000)
   journal('cancelled', 'id', ask.id, 'reason', 'waited long enough')
   serve()
 end
+forgo(ask.id, ask.nonce)
 local free, open = room_for(ask)
 save()
-return { 'refused', int(free), int(capacity), int(open), why }
+return { 'refused', int(free), int(capacity), int(open), never or why or '' }

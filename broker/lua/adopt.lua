@@ -8,10 +8,10 @@
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
 --        unknown                       (no agent has seen that process on a card of that host)
 --        refused free_bytes            (beyond what the process has already)
--- errors BROKER_INVALID  BROKER_LEASE_CONFLICT
+-- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST
 -- cost   O(log n) for each card of the host, at most 64
 -- include: keys check ledger turn
--- needs: asks gpu cards tenant grant claimed wide
+-- needs: asks gpu cards tenant grant claimed wide place
 
 local ask = completed({ id = name('lease_id', ARGV[1]), pid = ARGV[2], asks = ARGV[3], host = name('host', ARGV[5]),
   gpu = name('gpu', ARGV[6], true), tenant = name('tenant', ARGV[7]), owner = name('owner', ARGV[8]),
@@ -23,10 +23,12 @@ ask.ttl_ms = whole('ttl_ms', ARGV[4], 100, 86400000)
 if refusal then return refusal end
 ask.request = 'adopted|' .. ARGV[2] .. '|' .. ARGV[3]
 
-local known = call('HMGET', LEASE_OF .. ask.id, 'request', 'token', 'gpu_uuids', 'host', 'expires_at', 'ttl_ms')
+local known = call('HMGET', LEASE_OF .. ask.id, 'request', 'token', 'gpu_uuids', 'host', 'expires_at', 'ttl_ms',
+  'state')
 if known[1] and known[1] ~= ask.request then
   return redis.error_reply('BROKER_LEASE_CONFLICT lease=' .. ask.id .. ' asked=' .. known[1] .. ' now=' .. ask.request)
 end
+if known[7] == 'reclaiming' then return redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=expired') end
 if known[1] then
   return { 'granted', known[2], known[3], known[4], known[5], '0', known[6], int(tonumber(known[5]) - now), ARGV[3], '1' }
 end
@@ -42,7 +44,10 @@ end
 local card = best and read_card(best)
 if not card or card.host ~= ask.host then return { 'unknown' } end
 local free = math.max(0, math.min(card.capacity, card.budget + math.min(bytes, most)) - card.leased)
-if bytes > free or settling or not within_quota(tenant_of(ask.tenant), bytes) then return { 'refused', int(free) } end
+local anew = bytes - most -- beyond what the process has, only where the memory would be lent to anybody else
+if bytes > free or settling or not within_quota(tenant_of(ask.tenant), bytes) or anew > 0 and obstacle(ask, card, anew) then
+  return { 'refused', int(free) }
+end
 
 claim_unmanaged(card, ask.pid, bytes)
 local granted, expires = grant(ask, { cards = { card }, bytes = bytes, choice = 1 }, 'active', ask.ttl_ms, 0, 'adopted')

@@ -11,7 +11,7 @@
 
 local id = name('lease_id', (string.gsub(ARGV[1] or '', '%+$', '')))
 local nonce = ARGV[2] or ''
-if not string.match(nonce, '^%w*$') or #nonce > 64 then invalid('nonce', nonce, 'at most 64 letters and digits') end
+nonce_text(nonce)
 if refusal then return refusal end
 id = ARGV[1] -- the growth of a lease waits under its name and a plus sign
 local answer = 'unknown'
@@ -26,8 +26,10 @@ elseif lease and (nonce == '' or nonce == lease.nonce) then
 elseif waiter and (nonce == '' or nonce == waiter.nonce) then
   answer = 'cancelled'
   remove_waiter(id, 'cancelled')
-  call('SET', ENDED_OF .. id, '0 cancelled ' .. waiter.nonce, 'PX', 60000)
+  if waiter.grows then hear(waiter.grows, waiter.nonce) else forgo(id, waiter.nonce) end
   journal('cancelled', 'id', id, 'reason', 'taken back')
+elseif not lease and not waiter then
+  forgo(id, nonce) -- it may have overtaken the call that it takes back
 end
 reap()
 serve()

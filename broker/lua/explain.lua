@@ -6,12 +6,12 @@
 --        its id (bytes, ttl_ms, host, gpu, priority, tenant, owner, job_id, pid, token, wait, options), with an option
 --        cursor: where to go on among the cards, 0 first
 -- reply  kind (waiting, granted, ask, unknown)  place in the queue or 0  waiters  quota_left_bytes or ''  settling_until
---        or 0  number of cards  next cursor or ''; then for each of up to 32 cards: uuid host verdict need_bytes
+--        or 0  number of cards  next cursor or ''  why it can never be, or '' (see include/possible.lua); then for each of up to 32 cards: uuid host verdict need_bytes
 --        free_bytes budget_bytes capacity_bytes detail
 -- errors BROKER_INVALID
 -- cost   O(32), and of the peers of each card where several are asked for
 -- include: keys check ledger gpu request
--- needs: queue tenant place reserve cards wide
+-- needs: queue tenant place reserve cards wide possible
 
 local PAGE = 32
 local kind, ask, cursor, where = ARGV[1], nil, 0, 0
@@ -34,7 +34,7 @@ if kind == 'lease' then
   if ask then where = call('ZRANK', WAITERS, ask.id) + 1 end
 end
 local cards_total = call('ZCARD', CAPACITY)
-if not ask then return { kind, '0', int(queued), '', int(settling_until), int(cards_total), '' } end
+if not ask then return { kind, '0', int(queued), '', int(settling_until), int(cards_total), '', '' } end
 
 local t = tenant_of(ask.tenant)
 local score = where > 0 and tonumber(call('ZSCORE', WAITERS, ask.id))
@@ -59,6 +59,7 @@ local function detail_of(why, card)
   if why == 'closed' then return card.state .. ': ' .. (call('HGET', GPU_OF .. card.uuid, 'reason') or '') end
   if why == 'silent' then return card.sampled_at end
   if why == 'reserved' then return card.reserved end
+  if why == 'drained' then return call('HGET', GPU_OF .. card.uuid, 'drained_by') or '' end
   if why == 'selector' then return ask.host .. ' ' .. ask.gpu .. ' ' .. ask.selector end
   return ''
 end
@@ -76,7 +77,8 @@ end
 
 local uuids = call('ZRANGE', CAPACITY, cursor, cursor + PAGE - 1)
 local answer = { kind, int(where), int(queued), t.quota > 0 and int(math.max(0, t.quota - t.leased)) or '',
-  int(settling and settling_until or 0), int(cards_total), cursor + #uuids < cards_total and int(cursor + #uuids) or '' }
+  int(settling and settling_until or 0), int(cards_total), cursor + #uuids < cards_total and int(cursor + #uuids) or '',
+  never_fits(ask) or '' }
 for _, uuid in ipairs(uuids) do
   local card = read_card(uuid)
   if card then

@@ -40,11 +40,12 @@ if not refusal then
 end
 if refusal then return refusal end
 
-local before = call('HMGET', HOST_OF .. host, 'life', 'sequence', 'drained', 'gpus', 'epoch')
+local before = call('HMGET', HOST_OF .. host, 'life', 'sequence', 'drained', 'gpus', 'epoch', 'lives')
 local told_epoch = epoch or tonumber(call('HGET', LEDGER, 'epoch') or 0)
 -- A sample that was held up on its way is no news, nor is one of an agent that another took the place of.
+local lives = before[6] or '' -- that came before the one at work
 if before[1] and (before[1] == life and sequence <= tonumber(before[2]) or before[1] ~= life and sequence > 1
-    and call('SISMEMBER', HOSTS, host) == 1) then
+    and call('SISMEMBER', HOSTS, host) == 1) or string.find(' ' .. lives .. ' ', ' ' .. life .. ' ', 1, true) then
   return { 'late', int(now), int(told_epoch) }
 end
 -- law 11: an agent that remembers an older epoch worked with a ledger that has lost something since. Its host's holders
@@ -52,6 +53,14 @@ end
 if known_epoch ~= 0 and known_epoch < told_epoch and before[5] ~= int(told_epoch)
     and (settling or settling_until == 0) and math.floor(now / 1000) - 1735689600 - told_epoch < 60 then
   settle()
+end
+
+if before[1] and before[1] ~= life then
+  local kept = { before[1] }
+  for one in string.gmatch(lives, '%S+') do
+    if #kept < 8 then table.insert(kept, one) end
+  end
+  lives = table.concat(kept, ' ')
 end
 
 local sample = { host = host, count = count, interval_ms = interval_ms, at = math.min(now, read_at),
@@ -77,14 +86,13 @@ if call('SADD', HOSTS, host) == 1 then
   journal('joined', 'host', host, 'source', ARGV[5])
 end
 local known = host_of(host)
-if tonumber(ARGV[12] ~= '' and ARGV[12] or 0) > known.memory or tonumber(ARGV[13] ~= '' and ARGV[13] or 0) > known.cpus then
-  grown['=host:' .. host] = 'host:' .. host
-end
+local more = tonumber(ARGV[12] ~= '' and ARGV[12] or 0) > known.memory or tonumber(ARGV[13] ~= '' and ARGV[13] or 0) > known.cpus
 call('HSET', HOST_OF .. host, 'host', host, 'state', ARGV[3], 'reason', ARGV[4], 'source', ARGV[5],
   'gpus', table.concat(taken, ' '), 'sampled_at', int(sample.at), 'fresh_until', int(sample.fresh_until), 'life', life,
-  'sequence', ARGV[10], 'epoch', int(told_epoch), 'labels', host_labels, 'memory_bytes', ARGV[12] ~= '' and ARGV[12] or '0',
+  'lives', lives, 'sequence', ARGV[10], 'epoch', int(told_epoch), 'labels', host_labels, 'memory_bytes', ARGV[12] ~= '' and ARGV[12] or '0',
   'cpus_milli', ARGV[13] ~= '' and ARGV[13] or '0')
 hosts[host] = nil
+if more then host_grew(host) end
 if count > 1 then widen_host(host) end
 for _, verdict in ipairs(verdicts) do take_verdict(sample, verdict) end
 reap()

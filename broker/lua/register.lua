@@ -38,7 +38,7 @@ if refusal then return refusal end
 local there = call('HMGET', LEASE_OF .. ask.id, 'token', 'state', 'expires_at')
 if there[1] then
   if there[1] ~= ARGV[2] then
-    return redis.error_reply('BROKER_STALE_TOKEN lease=' .. ask.id .. ' have=' .. there[1] .. ' got=' .. ARGV[2])
+    return redis.error_reply('BROKER_STALE_TOKEN lease=' .. ask.id .. ' got=' .. ARGV[2])
   end
   if there[2] == 'reclaiming' then return redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=expired') end
   return { 'registered', there[3] }

@@ -4,7 +4,7 @@
 --
 -- KEYS   the pool's keys
 -- ARGV   1 id  2 token  3 memory_bytes of each card  4 wait: 1 queue, 0 do not  5 nonce or ''
--- reply  resized memory_bytes          (also if it has that size already)
+-- reply  resized memory_bytes          (also if it has that size already; a late copy of a call is told the size it has)
 --        waiting place
 --        refused largest_growth_bytes  (what there is beyond what it has, on the card that has least)
 --        impossible largest_capacity_bytes
@@ -18,9 +18,7 @@ local id = name('lease_id', ARGV[1])
 whole('token', ARGV[2], 1, 9007199254740991)
 local bytes = whole('memory', ARGV[3], 1, 4398046511104)
 if ARGV[4] ~= '0' and ARGV[4] ~= '1' then invalid('wait', ARGV[4], '0 or 1') end
-if not string.match(ARGV[5] or '', '^%w*$') or #(ARGV[5] or '') > 64 then
-  invalid('nonce', ARGV[5], 'at most 64 letters and digits')
-end
+local nonce = nonce_text(ARGV[5])
 if refusal then return refusal end
 local lease, refused = held_by(id, ARGV[2])
 if refused then return refused end
@@ -29,12 +27,11 @@ if is_over(lease) then return lost(lease) end
 local cards, capacity, room = {}, math.huge, math.huge
 for uuid in string.gmatch(lease.gpus, '[^,]+') do
   local card = read_card(uuid)
-  if card then
-    table.insert(cards, card)
-    capacity, room = math.min(capacity, card.capacity), math.min(room, math.max(0, card.budget - card.leased))
-  end
+  -- A card whose hash was lost owes nothing, and can take nothing either.
+  if not card then return redis.error_reply('BROKER_LEASE_LOST lease=' .. id .. ' why=expired') end
+  table.insert(cards, card)
+  capacity, room = math.min(capacity, card.capacity), math.min(room, math.max(0, card.budget - card.leased))
 end
-if #cards == 0 then return redis.error_reply('BROKER_LEASE_LOST lease=' .. id .. ' why=expired') end
 
 local waiter = queued > 0 and read_waiter(id .. '+')
 if waiter then show_life(waiter.id) end
@@ -50,10 +47,13 @@ end
 if not lease then -- ended by this very script
   save()
   return { 'refused', '0' }
+elseif more ~= 0 and heard(id, nonce) then -- a copy that came late: the holder has gone on
+  save()
+  return more > 0 and { 'refused', int(room) } or { 'resized', int(lease.bytes) }
 elseif more <= 0 then
   if more < 0 then
     for i, card in ipairs(cards) do cards[i] = read_card(card.uuid) end
-    resize_lease(lease, cards, bytes)
+    resize_lease(lease, cards, bytes, nonce)
     serve()
   end
   save()
@@ -66,18 +66,19 @@ end
 local growth = completed({ id = id .. '+', asks = #cards .. 'x' .. int(more), ttl_ms = lease.ttl_ms, host = lease.host,
   gpu = lease.gpus, priority = call('HGET', LEASE_OF .. id, 'priority'), tenant = lease.tenant, owner = lease.tenant,
   job_id = '', pid = '', request = 'grows', labels = '', capability = '', mig = '', host_memory = 0, cpus = 0,
-  placement = '', func = lease.func, nonce = ARGV[5] or '', grows = id, reserved = waiter and waiter.reserved or '',
+  placement = '', func = lease.func, nonce = nonce, grows = id, reserved = waiter and waiter.reserved or '',
   line = waiter and waiter.line })
 local score = waiter and tonumber(call('ZSCORE', WAITERS, growth.id)) or -tonumber(growth.priority) * PRIORITY + arrivals + 1
 local placed = place(growth, score)
 if placed then
   if waiter then remove_waiter(growth.id, 'served') end
-  resize_lease(lease, placed.cards, bytes)
+  resize_lease(lease, placed.cards, bytes, nonce)
   if waiter then serve() end
   save()
   return { 'resized', int(bytes) }
 end
 if ARGV[4] == '0' then
+  hear(id, nonce)
   if waiter then
     remove_waiter(growth.id, 'gave up')
     journal('cancelled', 'id', growth.id, 'reason', 'waited long enough')

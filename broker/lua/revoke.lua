@@ -3,7 +3,7 @@
 -- grace to end it; then it ends as if its time were over. Asked again, the deadline only moves nearer.
 --
 -- KEYS   the pool's keys
--- ARGV   1 id  2 grace_ms  3 reason
+-- ARGV   1 id  2 grace_ms  3 reason  4 token of the lease that is meant, or '' for whichever has the name now
 -- reply  revoked revoke_at_ms | unknown | gone (over already, its bytes still count)
 -- errors BROKER_INVALID
 -- cost   O(log n)
@@ -11,10 +11,12 @@
 -- needs: lease change
 
 local id, grace_ms = name('lease_id', ARGV[1]), whole('grace_ms', ARGV[2], 0, 86400000)
-local reason = ARGV[3] or ''
+local reason, meant = ARGV[3] or '', ARGV[4] or ''
+if meant ~= '' then whole('token', meant, 1, 9007199254740991) end
 if #reason > 200 or string.find(reason, '%c') then invalid('reason', reason, 'one line of at most 200 characters') end
 if refusal then return refusal end
 local lease, answer = read_lease(id), { 'unknown' }
+if lease and meant ~= '' and lease.token ~= meant then lease = nil end
 if lease and lease.state == 'reclaiming' then
   answer = { 'gone' }
 elseif lease then

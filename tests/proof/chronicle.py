@@ -4,43 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from broker.errors import BrokerError
-from tests.proof.model import Ask, Card, Lease, Model, Tombstone, Waiter, Want
-
-Event = dict[str, str]
-
-
-@dataclass(slots=True)
-class Step:
-    """One script as it was seen from outside: what was asked, what came back, what the journal says."""
-
-    name: str
-    argv: tuple[str | int, ...]
-    reply: Any = None
-    error: BrokerError | None = None
-    events: Sequence[Event] = ()
-    #: Redis's clock before and after, the ledger's as the script left it, and how far that is ahead; in milliseconds.
-    early: int = 0
-    late: int = 0
-    clock_ms: int = 0
-    offset_ms: int = 0
-
-    @property
-    def word(self) -> str:
-        """How it was answered."""
-        word = self.reply[0] if isinstance(self.reply, list) else self.reply
-        return type(self.error).__name__ if self.error else word if isinstance(word, str) and word.isalpha() else ""
-
-    def __str__(self) -> str:
-        """The call, its answer and what it did, in one line each."""
-        told = "".join(f"\n    {event}" for event in self.events)
-        return f"{self.name} {' '.join(map(str, self.argv))}\n  -> {self.error or self.reply}{told}"
-
-
-class Unlawful(AssertionError):
-    """The ledger did, or failed to do, what a law says otherwise."""
+from tests.proof.model import Model
+from tests.proof.records import Ask, Card, Lease, Tombstone, Waiter, Want
+from tests.proof.step import Event, Step, Unlawful
 
 
 @dataclass
@@ -145,14 +113,11 @@ class Chronicle:
     def _count_passes(self, ask: Ask, order: tuple[int, int], cards: Sequence[str]) -> None:
         """Law 7: who is passed too often has a card kept for it instead."""
         m, passed = self.model, dict[str, Waiter]()
-        own = self.kept_before.get(ask.id, ())
+        own, most = self.kept_before.get(ask.id, ()), int(m.setting("bypass_max", 64))
         for uuid in cards:
             if not m.cards[uuid].kept_for and uuid not in own:
-                waiter = m.first_before(ask.id, order, m.cards[uuid])
-                if waiter:
-                    passed[waiter.ask.id] = waiter
+                passed |= {w.ask.id: w for w in m.passed_by(ask.id, order, m.cards[uuid], most)}
         for name, waiter in passed.items():
-            most = int(m.setting("bypass_max", 64))
             if waiter.passed >= most and m.reservable(waiter.ask) and not self.unsure:
                 self.wrong("law 7", f"{name} was passed {waiter.passed} times, and now by {ask.id}")
             waiter.passed += 1
@@ -204,8 +169,10 @@ class Chronicle:
             before = self._fitting_before(ask, order, lease.cards)
             self._count_passes(ask, order, lease.cards)
             m.waiters.pop(ask.id, None)
+            self.hear(lease, waiter.ask.nonce if waiter and not own else str(self.step.argv[4]))
         else:
             self.hold("law 9", own, f"{lease.id} shrank, and nobody asked for it")
+            self.hear(lease, str(self.step.argv[4]))
         m.bring_usage_to_now(lease.tenant)
         lease.size += more
         self._sums_told(event, lease.cards)
@@ -274,7 +241,7 @@ class Chronicle:
             self.hold("law 9", self.step.name == "revoke", f"{lease.id} was revoked by {self.step.name}")
             grace = int(self.step.argv[1])
         self.hold("law 10", at == m.now + grace, f"{lease.id} was given {at - m.now} ms, {grace} it should be")
-        lease.revoke_at, lease.ends = at, min(lease.ends, at)
+        lease.revoke_at, lease.ends, lease.reason = at, min(lease.ends, at), event["reason"]
 
     # -- the queue -----------------------------------------------------------------------------------------------------
 
@@ -282,6 +249,8 @@ class Chronicle:
         m, ask = self.model, self.ask
         if ask is None or ask.id != event["id"]:
             self.wrong("law 7", f"{event['id']} was queued, and did not ask")
+        if ask.grows and ask.id in m.waiters and m.waiters[ask.id].ask.wants != ask.wants:
+            del m.waiters[ask.id]  # its holder asks for another size now
         self.hold("law 4", ask.id not in m.waiters and ask.id not in m.leases, f"{ask.id} stands in the queue twice")
         m.arrivals += 1
         deadline = m.now + m.setting_ms("waiter_seconds", 30)
@@ -295,15 +264,29 @@ class Chronicle:
         named = {str(self.step.argv[0]), f"{self.step.argv[0]}+"}
         self.hold("law 7", name in named, f"{name} left the queue in a {self.step.name} of {self.step.argv[0]}")
         if event["reason"] == "taken back" or (event["reason"] == "waited long enough" and self.step.name == "acquire"):
-            nonce = self.ask.nonce if self.ask else waiter.ask.nonce
-            m.ended[name] = Tombstone(0, "cancelled", nonce, self.step.late + 60_000)
+            if waiter.ask.grows:
+                self.hear(m.leases[waiter.ask.grows], waiter.ask.nonce)
+            else:
+                self.forgo(name, self.ask.nonce if self.ask else waiter.ask.nonce)
+
+    def forgo(self, name: str, nonce: str) -> None:
+        """A call under this name was refused: a copy of it takes nothing."""
+        if nonce:
+            stone = self.model.ended.get(name)
+            if stone is None or stone.until <= self.step.early:
+                stone = Tombstone(0, "refused", "", 0)
+            self.model.ended[name] = replace(stone, refused=nonce, until=self.step.late + 60_000)
+
+    def hear(self, lease: Lease, nonce: str) -> None:
+        """A call on a lease had its answer."""
+        if nonce:
+            lease.calls = [nonce, *lease.calls][:8]
 
     def _dropped(self, event: Event, ahead: Sequence[Event]) -> None:
         waiter = self.model.waiters.pop(event["id"], None)
         if waiter is None:
             self.wrong("law 7", f"{event['id']} was dropped from a queue in which it did not stand")
         self._due(waiter.deadline < self.model.now, event["id"])
-        self.model.ended[event["id"]] = Tombstone(0, "dropped", "", self.step.late + 60_000)
 
     def _reserved(self, event: Event, ahead: Sequence[Event]) -> None:
         m, waiter = self.model, self.model.waiters.get(event["id"])
@@ -324,6 +307,11 @@ class Chronicle:
         for card in cards:
             card.kept_for, card.kept_bytes = waiter.ask.id, able[0].size
         waiter.kept, self.unsure = tuple(card.uuid for card in cards), True
+        if waiter.ask.host_memory or waiter.ask.cpus:
+            host = m.hosts[cards[0].host]
+            self.hold("law 7", not host.kept_for, f"{host.name}'s own is kept for {host.kept_for}")
+            waiter.kept_host, host.kept_for = host.name, waiter.ask.id
+            host.kept_memory, host.kept_cpus = waiter.ask.host_memory, waiter.ask.cpus
 
     def _unreserved(self, event: Event, ahead: Sequence[Event]) -> None:
         uuids = tuple(event["gpu_uuids"].split(","))
@@ -332,9 +320,12 @@ class Chronicle:
                 self.hold("law 7", self.model.cards[uuid].kept_for == event["id"], f"{uuid} was not kept for it")
                 self.model.cards[uuid].kept_for = ""
         self.kept_before[event["id"]] = uuids
+        for host in self.model.hosts.values():
+            if host.kept_for == event["id"]:
+                host.kept_for, host.kept_memory, host.kept_cpus = "", 0, 0
         waiter = self.model.waiters.get(event["id"])
         if waiter is not None:
-            waiter.kept = ()
+            waiter.kept, waiter.kept_host = (), ""
 
     # -- cards, the ledger ---------------------------------------------------------------------------------------------
 

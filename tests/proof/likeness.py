@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tests.proof.model import Card, Lease, Model, Waiter
+from tests.proof.model import Model
 from tests.proof.pool import Reading
+from tests.proof.records import Card, Lease, Waiter
 
 
 def unlike(model: Model, pool: Reading) -> list[str]:
@@ -44,7 +45,8 @@ def _lease(lease: Lease) -> dict[str, object]:
         "token": lease.token, "state": lease.state, "memory_bytes": lease.size, "gpu_uuids": ",".join(lease.cards),
         "host": lease.host, "tenant": lease.tenant, "priority": lease.priority, "ttl_ms": lease.ttl,
         "created_at": lease.created, "revoke_at": lease.revoke_at or "", "seen_until": lease.seen_until or "",
-        "nonce": lease.nonce, "host_memory_bytes": lease.host_memory or "", "cpus_milli": lease.cpus or "",
+        "nonce": lease.nonce, "calls": " ".join(lease.calls), "host_memory_bytes": lease.host_memory or "",
+        "cpus_milli": lease.cpus or "",
     } | ({"expires_at": lease.ends} if lease.state != "reclaiming" else {})  # fmt: skip
 
 
@@ -97,8 +99,17 @@ def _hosts(model: Model, pool: Reading) -> Iterator[str]:
             "memory_bytes": host.memory, "cpus_milli": host.cpus, "leased_memory_bytes": memory,
             "leased_cpus_milli": cpus, "drained": int(host.drained),
         }  # fmt: skip
+        kept = {
+            "kept_for": host.kept_for, "kept_memory_bytes": host.kept_memory,
+            "kept_cpus_milli": host.kept_cpus,
+        }  # fmt: skip
+        if host.kept_for:
+            yield from _differing(f"host {name}", there[name], kept)
+        elif there[name].get("kept_for"):
+            yield f"host {name} is kept for {there[name]['kept_for']}, it should be for nobody"
         yield from _differing(f"host {name}", says, should)
-        yield from _names(f"cards of {name}", there[name].get("gpus", "").split(), host.gpus)
+        own = [one for one in there[name].get("gpus", "").split() if model.cards.get(one, _NO_CARD).host in ("", name)]
+        yield from _names(f"cards of {name}", own, host.gpus)
 
 
 def _tenants(model: Model, pool: Reading) -> Iterator[str]:
@@ -129,4 +140,6 @@ def _ledger(model: Model, pool: Reading) -> Iterator[str]:
     yield from _differing("ledger", says, dict(zip(_LEDGER, numbers, strict=True)))
 
 
+#: What a host's list may still name: a card that is forgotten.
+_NO_CARD = Card("", "")
 _LEDGER = ("token", "clock_ms", "clock_offset_ms", "grace_until", "settling_until", "queued", "epoch")

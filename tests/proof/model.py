@@ -11,162 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.proof.clock import LedgerClock
+from tests.proof.records import LENDS, Ask, Card, Host, Lease, Tenant, Tombstone, Waiter, Want
 
-LENDS = frozenset({"OPTIMAL", "NORMAL", "THROTTLED"})
 MIB, GIB = 1 << 20, 1 << 30
 #: Milliseconds that the end of a lease is remembered under its name.
 REMEMBERED = 60_000
 #: Of the decay of usage: an hour's half-life / ln 2, in seconds.
 TAU = 5193.7
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """One alternative: so many bytes of each of so many cards."""
-
-    count: int
-    size: int
-
-    def __str__(self) -> str:
-        """As ``acquire.lua`` takes it."""
-        return str(self.size) if self.count == 1 else f"{self.count}x{self.size}"
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request. One that ``grows`` a lease wants its bytes of each of ``own_cards``."""
-
-    id: str
-    wants: tuple[Want, ...]
-    ttl: int = 0
-    host: str = ""
-    gpu: str = ""
-    priority: int = 0
-    tenant: str = "default"
-    placement: str = ""
-    labels: str = ""
-    capability: str = ""
-    mig: str = ""
-    host_memory: int = 0
-    cpus: int = 0
-    nonce: str = ""
-    grows: str = ""
-    own_cards: tuple[str, ...] = ()
-
-    @property
-    def same_as(self) -> tuple[object, ...]:
-        """What another asking under the same name must repeat."""
-        place = (self.host, self.gpu, self.placement, self.labels, self.capability, self.mig)
-        return self.wants, self.priority, self.tenant, *place, self.host_memory, self.cpus
-
-    @property
-    def plain(self) -> bool:
-        """Whether cards of every class will do."""
-        return not (self.labels or self.capability or self.mig)
-
-    @property
-    def least(self) -> int:
-        """The fewest bytes of one card that would do."""
-        return min(want.size for want in self.wants)
-
-
-@dataclass(slots=True)
-class Card:
-    """One GPU as its agent last told. ``processes`` are strangers by pid, with the bytes they use."""
-
-    uuid: str
-    host: str
-    capacity: int = 0
-    budget: int = 0
-    unmanaged: int | None = None
-    state: str = "UNAVAILABLE"
-    fresh_until: int = 0
-    drained_by: set[str] = field(default_factory=set)
-    left: bool = False
-    capability: str = ""
-    mig: str = ""
-    labels: str = ""
-    processes: dict[int, int] = field(default_factory=dict)
-    kept_for: str = ""
-    kept_bytes: int = 0
-
-
-@dataclass(slots=True)
-class Host:
-    """A machine; ``memory`` and ``cpus`` are 0 where it did not tell."""
-
-    name: str
-    joined: bool = False
-    drained: bool = False
-    gpus: list[str] = field(default_factory=list)
-    memory: int = 0
-    cpus: int = 0
-    life: str = ""
-    sequence: int = 0
-    epoch: int = 0
-
-
-@dataclass(slots=True)
-class Lease:
-    """What is held. ``ends`` is the deadline that counts in its state; ``ask`` is what it was asked for as."""
-
-    id: str
-    token: int
-    cards: tuple[str, ...]
-    host: str
-    size: int
-    tenant: str
-    priority: int
-    ttl: int
-    ends: int
-    created: int
-    state: str = "active"
-    nonce: str = ""
-    ask: Ask | None = None
-    host_memory: int = 0
-    cpus: int = 0
-    revoke_at: int = 0
-    seen_until: int = 0
-    adopted: str = ""
-    waited: int = 0
-    choice: int = 1
-
-    @property
-    def total(self) -> int:
-        """Bytes over all its cards."""
-        return self.size * len(self.cards)
-
-
-@dataclass(slots=True)
-class Waiter:
-    """A queued request. ``order``: the smaller comes first."""
-
-    ask: Ask
-    order: tuple[int, int]
-    since: int
-    deadline: int = 0
-    passed: int = 0
-    kept: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Tombstone:
-    """How a lease or request of that name ended; ``until`` by Redis's own clock."""
-
-    token: int
-    how: str
-    nonce: str
-    until: int
-
-
-@dataclass(slots=True)
-class Tenant:
-    """Quota in bytes (0 none), weight in thousandths, and MiB-seconds used by ``usage_at``, older ones for less."""
-
-    quota: int = 0
-    weight: int = 1000
-    usage: float = 0.0
-    usage_at: int = 0
 
 
 @dataclass(slots=True)
@@ -307,6 +158,9 @@ class Model:
         """Whether the host itself has too little left for the request."""
         memory, cpus = self.lent_of_host(name)
         host = self.host(name)
+        keeper = self.waiters.get(host.kept_for)
+        if host.kept_for not in ("", ask.id) and (keeper is None or keeper.ask.priority >= ask.priority):
+            memory, cpus = memory + host.kept_memory, cpus + host.kept_cpus
         return (ask.host_memory > 0 and memory + ask.host_memory > host.memory) or (
             ask.cpus > 0 and cpus + ask.cpus > host.cpus
         )
@@ -321,6 +175,10 @@ class Model:
             return card.uuid in ask.own_cards and card.host == ask.host
         if ask.host not in ("", card.host) or ask.gpu not in ("", card.uuid):
             return False
+        return self.suits(ask, card)
+
+    def suits(self, ask: Ask, card: Card) -> bool:
+        """Whether the card is of a class that the request selects."""
         return _capable(card.capability, ask.capability) and _has_mig(card.mig, ask.mig) and _has_labels(card, ask)
 
     def obstacle(self, ask: Ask, card: Card, size: int) -> str:
@@ -359,11 +217,13 @@ class Model:
 
     def reservable(self, ask: Ask) -> int:
         """The first alternative for which cards could be kept, from 1 on; 0 if there is none."""
-        if not self.within_quota(ask.tenant, ask.least):
-            return 0
+        own = ask.host_memory > 0 or ask.cpus > 0
         for number, want in enumerate(ask.wants, 1):
+            if not self.within_quota(ask.tenant, want.count * want.size):
+                continue
             able = [c for c in self.cards.values() if self.could_hold(ask, c, want.size)]
             able = [c for c in able if not self.host_too_small(ask, c.host)]
+            able = [c for c in able if not (own and self.host(c.host).kept_for)]
             if any(len(cards) >= want.count for cards in _by_host(able)):
                 return number
         return 0
@@ -373,14 +233,31 @@ class Model:
         lease = self.leases.get(lease_id)
         return lease is None or lease.state == "reclaiming" or lease.ends <= self.now
 
-    def first_before(self, ask_id: str, order: tuple[int, int], card: Card) -> Waiter | None:
-        """Whom a grant of this card's bytes passes: the first in line that wants more of it than there is."""
-        before = [
-            w for w in self.queue()
-            if w.order < order and w.ask.id != ask_id and not w.kept and w.ask.least <= card.budget
-            and self.could_hold(w.ask, card, 1)
-        ]  # fmt: skip
-        return before[0] if before else None
+    def could_use(self, ask: Ask, card: Card) -> bool:
+        """Whether the request could use the card, but for room on it."""
+        peers = len(self.host(card.host).gpus)
+        return (
+            self.could_hold(ask, card, 1)
+            and not self.host_too_small(ask, card.host)
+            and any(
+                want.size <= card.budget
+                and (want.count == 1 or peers >= want.count)
+                and self.within_quota(ask.tenant, want.count * want.size)
+                for want in ask.wants
+            )
+        )
+
+    def passed_by(self, ask_id: str, order: tuple[int, int], card: Card, most: int) -> list[Waiter]:
+        """Whom a grant of this card's bytes passes: the first in line that wants more of it than there is; behind one
+        who was passed often enough, and can have no card kept for it, the next one too."""
+        passed = list[Waiter]()
+        for waiter in self.queue():
+            before = waiter.order < order and waiter.ask.id != ask_id
+            if before and not waiter.kept and self.could_use(waiter.ask, card):
+                passed.append(waiter)
+                if waiter.passed < most:
+                    break
+        return passed
 
     def goes_before(self, one: Waiter, ask: Ask, order: tuple[int, int]) -> bool:
         """Whether a waiter certainly comes before another request. Shares that are about equal decide nothing."""
@@ -401,20 +278,51 @@ class Model:
             return max((card.capacity for card in known), default=0)
         return max((card.capacity for card in self.cards.values()), default=0) if ask.plain else None
 
-    def could_ever(self, ask: Ask) -> bool:
-        """Whether some alternative fits the cards that are known and the tenant's quota."""
-        capacity = self.largest_capacity(ask) or 0
+    def not_there(self, ask: Ask) -> str:
+        """What the request selects that the pool has not got now."""
+        if ask.host and not self.host(ask.host).joined:
+            return "host"
+        if ask.gpu and ask.gpu not in self.cards:
+            return "gpu"
+        known = [self.cards[ask.gpu]] if ask.gpu else self.cards.values()
+        nameless = Card("", "")
+        suits = [c for c in (*known, *(() if ask.gpu else (nameless,))) if self.suits(ask, c)]
+        return "" if ask.plain or suits else "selector"
+
+    def never(self, ask: Ask) -> tuple[str, bool]:
+        """Why no alternative could ever be served as the pool is, and whether what lacks may come by itself."""
+        capacity, missing = self.largest_capacity(ask) or 0, self.not_there(ask)
         if ask.gpu and ask.host and ask.gpu in self.cards and self.cards[ask.gpu].host != ask.host:
-            return False
-        if ask.host and capacity and self.host_too_small(ask, ask.host):
-            return False
+            return "gpu", False
         quota = self.tenants[ask.tenant].quota if ask.tenant in self.tenants else 0
+        why, may_come = "", False
         for want in ask.wants:
-            small = capacity > 0 and want.size > capacity
-            narrow = bool(ask.host) and capacity > 0 and len(self.host(ask.host).gpus) < want.count
-            if not small and not narrow and not 0 < quota < want.count * want.size:
-                return True
-        return False
+            this = "size" if 0 < capacity < want.size else "quota" if 0 < quota < want.count * want.size else ""
+            if not this and not missing:
+                this, untold = self._beyond(ask, want)
+                may_come |= untold
+            if not this:
+                return missing, True
+            why = this if why in ("", "size") else why
+        return why, may_come
+
+    def _beyond(self, ask: Ask, want: Want) -> tuple[str, bool]:
+        """What no host has at all; and whether one may yet tell of more."""
+        names = [h.name for h in self.hosts.values() if h.joined]
+        if ask.gpu or ask.host:
+            names = [self.cards[ask.gpu].host if ask.gpu else ask.host]
+        lacking, untold = list[str](), False
+        for host in (self.host(name) for name in names):
+            narrow = want.count > 1 and len(host.gpus) < want.count
+            lacks = (
+                "host_memory" if ask.host_memory > host.memory else
+                "cpus" if ask.cpus > host.cpus else "cards" if narrow else ""
+            )  # fmt: skip
+            if not lacks:
+                return "", False
+            lacking += [lacks] if host.joined else []
+            untold |= lacks != "cards" and host.memory == 0 and host.cpus == 0
+        return (lacking[0] if len(set(lacking)) == 1 else "something" if lacking else ""), untold
 
     # -- changes that others follow from -------------------------------------------------------------------------------
 

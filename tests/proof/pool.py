@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import redis
 
-from broker.fsck import Snapshot
 from broker.ledger.keys import Keys
+from broker.snapshot import Snapshot
 
 _READ = """
 local found = {}
@@ -60,7 +60,7 @@ class Reading:
 
 def read(client: redis.Redis, keys: Keys, after: str = "0") -> Reading:
     """Read it all; of the journal what came after the stream id ``after``."""
-    answer = json.loads(client.eval(_READ, 0, keys.root, keys.events, after))  # type: ignore[arg-type]
+    answer = json.loads(client.eval(_READ, 0, keys.root, keys.events, after))
     reading = Reading(keys, last_event=after)
     for name, (kind, *flat) in (answer["keys"] or {}).items():
         key = name.removeprefix(keys.root)

@@ -1,10 +1,10 @@
 -- Cards that close, leave, or are kept for nobody any more.
--- needs: keys ledger gpu wide
+-- needs: keys ledger gpu wide host
 -- gives: unreserve leave_class forget_gpu close_gpu put_right
 
 -- The end of a reservation: its cards are on offer again.
 function unreserve(id, why)
-  local uuids = call('HGET', WAITER_OF .. id, 'reserved_gpus')
+  local uuids, host = unpack(call('HMGET', WAITER_OF .. id, 'reserved_gpus', 'reserved_host'))
   if not uuids then return end
   for uuid in string.gmatch(uuids, '[^,]+') do
     call('ZREM', RESERVED, uuid)
@@ -16,7 +16,9 @@ function unreserve(id, why)
       grown[uuid] = card.host
     end
   end
-  call('HDEL', WAITER_OF .. id, 'reserved_gpus')
+  call('HDEL', WAITER_OF .. id, 'reserved_gpus', 'reserved_host')
+  if host then keep_host_no_more(host, id) end
+  turns = turns + 1
   journal('unreserved', 'id', id, 'gpu_uuids', uuids, 'why', why)
 end
 

@@ -3,10 +3,11 @@
 -- gives: resize_lease revoke_lease
 
 -- A lease that grows or shrinks to so many bytes of each of its cards.
-function resize_lease(lease, cards, bytes)
+function resize_lease(lease, cards, bytes, nonce)
   local more = bytes - lease.bytes
   local uuids, leased, budgets = take(cards, lease.id, bytes, more, lease.id .. '+')
   call('HSET', LEASE_OF .. lease.id, 'memory_bytes', int(bytes))
+  hear(lease.id, nonce)
   charge(tenant_of(lease.tenant), more * #cards)
   if more < 0 then
     for _, card in ipairs(cards) do grown[card.uuid] = card.host end

@@ -27,6 +27,14 @@ local function name(field, value, optional)
   return value or ''
 end
 
+-- What tells one call from all others: the calls of one client are "client-number", the number growing.
+local function nonce_text(value)
+  if not string.match(value or '', '^[%w-]*$') or #(value or '') > 64 then
+    invalid('nonce', value, 'at most 64 letters, digits or -')
+  end
+  return value or ''
+end
+
 -- Labels "k=v,k=v", at most 256 characters; or ''.
 local function labels_text(field, value)
   for pair in string.gmatch(value or '', '[^,]+') do

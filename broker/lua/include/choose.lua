@@ -1,6 +1,6 @@
 -- Cards for those who ask for a host, a card, a class, or several cards at once.
--- needs: keys ledger gpu cards place lease wide
--- gives: suits better indexes_of kept_cards chosen_cards
+-- needs: keys ledger gpu cards place lease wide host
+-- gives: suits better some_of indexes_of kept_cards chosen_cards
 
 -- Versions such as 8.6 in one number; unknown is below all.
 local function version(text)
@@ -53,13 +53,17 @@ function better(way, bytes, x, y)
   return x.uuid < y.uuid
 end
 
--- The lawful cards of a host, best first.
+-- The lawful cards of a host, best first. Only those that an index names with so many bytes are read.
 local function lawful_of(host, ask, bytes, not_these)
-  local cards = {}
-  for _, uuid in ipairs(host_gpus(host)) do
-    local card = not not_these[uuid] and read_card(uuid)
+  local cards, uuids = {}, host_gpus(host)
+  if #uuids == 0 then return cards end
+  local free = call('ZMSCORE', FREE, unpack(uuids))
+  local kept = queued > 0 and call('ZMSCORE', RESERVED, unpack(uuids)) or {}
+  for i, uuid in ipairs(uuids) do
+    local likely = tonumber(free[i] or kept[i] or -1) >= bytes and not not_these[uuid]
+    local card = likely and read_card(uuid)
     local why = card and obstacle(ask, card, bytes)
-    if card and not why then
+    if card and card.host == host and not why then -- one that moved house may be named by its old host too
       table.insert(cards, card)
     elseif why == 'silent' then
       put_right(uuid, card)
@@ -67,6 +71,20 @@ local function lawful_of(host, ask, bytes, not_these)
   end
   table.sort(cards, function(x, y) return better(ask.placement, bytes, x, y) end)
   return cards
+end
+
+-- Of an index, those between two scores, added to a list: the first `count`, and as many of the rest, others each time, so
+-- that what is looked for again and again is found at last.
+function some_of(index, least, most, count, largest_first, into)
+  local read, from, to = largest_first and 'ZREVRANGEBYSCORE' or 'ZRANGEBYSCORE', least, most
+  if largest_first then from, to = most, least end
+  local first = call(read, index, from, to, 'LIMIT', 0, count)
+  for _, name in ipairs(first) do table.insert(into, name) end
+  local rest = #first == count and call('ZCOUNT', index, least, most) - count or 0
+  if rest > 0 then
+    for _, name in ipairs(call(read, index, from, to, 'LIMIT', count + now % rest, count)) do table.insert(into, name) end
+  end
+  return into
 end
 
 -- The indexes in which a request's cards are found.
@@ -98,23 +116,41 @@ local function one_card(ask, bytes, not_these)
   return best
 end
 
--- Several cards of one host, all or nothing: at most 16 hosts that have so many cards with room are looked at.
-local function cards_of_one_host(ask, want, not_these)
-  local names
-  if ask.host ~= '' then
-    names = { ask.host .. '#' }
-  else
+-- Hosts that may have so many cards with room: of the index `wide`, or for those who select, where such cards are.
+local function likely_hosts(ask, want)
+  local found, seen, names = {}, {}, {}
+  if ask.host ~= '' then return { ask.host } end
+  if ask.plain then
     widen()
-    local least, most = want.count * SPAN + want.bytes, (want.count + 1) * SPAN - 1
-    if ask.placement == 'spread' then
-      names = call('ZREVRANGEBYSCORE', WIDE, int(most), int(least), 'LIMIT', 0, 16)
-    else
-      names = call('ZRANGEBYSCORE', WIDE, int(least), int(most), 'LIMIT', 0, 16)
+    -- One range of scores holds the hosts for each number of cards.
+    local least, most = int(want.count * SPAN + want.bytes), int((want.count + 1) * SPAN - 1)
+    for _, entry in ipairs(some_of(WIDE, least, most, 32, ask.placement == 'spread', {})) do
+      table.insert(names, string.match(entry, '^(.-)#'))
+    end
+  else
+    for _, index in ipairs(indexes_of(ask)) do
+      for _, uuid in ipairs(some_of(index, want.bytes, '+inf', 64, ask.placement == 'spread', {})) do
+        table.insert(names, call('HGET', GPU_OF .. uuid, 'host'))
+      end
     end
   end
-  for _, entry in ipairs(names) do
-    local cards = lawful_of(string.match(entry, '^(.-)#'), ask, want.bytes, not_these)
-    if #cards >= want.count then return { unpack(cards, 1, want.count) } end
+  for _, name in ipairs(names) do
+    if name and not seen[name] then table.insert(found, name) end
+    seen[name or ''] = true
+  end
+  return found
+end
+
+-- Several cards of one host, all or nothing: at most 32 hosts are looked at whose own memory and processors suffice.
+local function cards_of_one_host(ask, want, not_these)
+  local looked = 0
+  for _, host in ipairs(likely_hosts(ask, want)) do
+    if not host_lacks(ask, host) then
+      local cards = lawful_of(host, ask, want.bytes, not_these)
+      if #cards >= want.count then return { unpack(cards, 1, want.count) } end
+      looked = looked + 1
+      if looked == 32 then return nil end
+    end
   end
   return nil
 end
@@ -127,14 +163,15 @@ function kept_cards(ask, want)
   else
     uuids = call('ZRANGEBYSCORE', RESERVED, want.bytes, '+inf', 'LIMIT', 0, 16)
   end
-  local by_host = {}
+  local seen = {}
   for _, uuid in ipairs(uuids) do
     local card = read_card(uuid)
-    if card and not obstacle(ask, card, want.bytes) then
-      local cards = by_host[card.host] or {}
-      by_host[card.host] = cards
-      table.insert(cards, card)
-      if #cards == want.count then return cards end
+    if card and want.count == 1 and not obstacle(ask, card, want.bytes) then
+      return { card }
+    elseif card and want.count > 1 and not seen[card.host] then -- beside those of its host that are free
+      seen[card.host] = true
+      local cards = lawful_of(card.host, ask, want.bytes, {})
+      if #cards >= want.count then return { unpack(cards, 1, want.count) } end
     end
   end
   return nil

@@ -9,14 +9,14 @@ function held_by(id, holder)
   local lease = read_lease(id)
   if lease then
     if lease.token ~= holder then
-      return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. id .. ' have=' .. lease.token .. ' got=' .. holder)
+      return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. id .. ' got=' .. holder)
     end
     return lease
   end
   local ended, how = string.match(call('GET', ENDED_OF .. id) or '', '^(%d+) (%a+)')
-  if not ended then return nil, redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. id) end
+  if not ended or ended == '0' then return nil, redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. id) end
   if ended ~= holder then
-    return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. id .. ' have=' .. ended .. ' got=' .. holder)
+    return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. id .. ' got=' .. holder)
   end
   return nil, redis.error_reply('BROKER_LEASE_LOST lease=' .. id .. ' why=' .. how), how
 end

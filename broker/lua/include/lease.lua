@@ -1,6 +1,6 @@
 -- The lease, read and ended.
 -- needs: keys ledger gpu tenant share host cards queue
--- gives: read_lease end_lease
+-- gives: read_lease end_lease forgo heard hear
 
 -- What the end of a lease needs of it, or nil.
 function read_lease(id)
@@ -41,6 +41,29 @@ local function settle_account(lease, bytes)
   charge(t, -bytes, field, format('%.0f %.0f %.0f %.0f %.0f %.0f', n + 1, area + mib * held_ms / 1000,
     waited + lease.waited_ms, held + held_ms, asked + mib, peak + (tonumber(lease.peak) or 0) / MIB))
   if t.held_up ~= '' then free_the_held_up(t) end
+end
+
+-- A call that asked for a lease of this name has its answer, and got none: should a copy of it come late, it is known.
+-- What is remembered of a lease that ended under the name stays.
+function forgo(id, nonce)
+  if nonce == '' then return end
+  local ended, how, its = string.match(call('GET', ENDED_OF .. id) or '', '^(%d+) (%a+) (%S*)')
+  call('SET', ENDED_OF .. id, (ended or '0') .. ' ' .. (how or 'refused') .. ' ' .. (its or '') .. ' ' .. nonce, 'PX', 60000)
+end
+
+-- Whether a call that changes a lease had its answer before: its nonce is among those of the last eight such calls.
+function heard(id, nonce)
+  local calls = nonce ~= '' and call('HGET', LEASE_OF .. id, 'calls')
+  return calls and string.find(' ' .. calls .. ' ', ' ' .. nonce .. ' ', 1, true) ~= nil
+end
+
+function hear(id, nonce)
+  if nonce == '' then return end
+  local kept = { nonce }
+  for one in string.gmatch(call('HGET', LEASE_OF .. id, 'calls') or '', '%S+') do
+    if #kept < 8 then table.insert(kept, one) end
+  end
+  call('HSET', LEASE_OF .. id, 'calls', table.concat(kept, ' '))
 end
 
 -- Ends a lease: its bytes come back. `how` is kept for a minute under its name, for those who ask late.

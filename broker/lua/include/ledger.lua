@@ -13,10 +13,12 @@ local arrivals_before, settling_before, queued_before = arrivals, settling_until
 local born = token == 0
 
 -- Where capacity grew: waiters are to be served from it. By UUID its host; or '=' and a group of waiters, since what
--- held them back, a quota for instance, is gone. What one script leaves unserved the next one finds.
+-- held them back, a quota for instance, is gone; or '*' and how far a walk through the whole queue has come. What one
+-- script leaves unserved the next one finds.
 local grown, unserved = {}, state[10] or ''
 for uuid, host in string.gmatch(unserved, '(%S-)=(%S+)') do grown[uuid == '' and '=' .. host or uuid] = host end
 
+local turns = 0 -- grows when somebody joins or leaves the queue, or cards are kept for one or no more
 local widened = {} -- hosts of several cards on which more may be free than `wide` says
 
 -- A number of the configuration, or its default where somebody wrote something else there by hand. Defaults are those of
@@ -111,7 +113,11 @@ local function save()
   local left, count = '', 0
   for uuid, host in pairs(grown) do
     count = count + 1
-    if count <= 64 then left = left .. (uuid == '=' .. host and '' or uuid) .. '=' .. host .. ' ' end
+    if count > 64 then -- too much to name: the whole queue is walked through
+      left = '*=-inf '
+      break
+    end
+    left = left .. (uuid == '=' .. host and '' or uuid) .. '=' .. host .. ' '
   end
   call('HSET', LEDGER, 'token', int(token), 'seq', int(seq), 'clock_ms', int(now))
   if left ~= unserved then call('HSET', LEDGER, 'unserved', left) end

@@ -5,7 +5,8 @@
 -- Why a request may not take so many bytes of a card now; nil if it may.
 function obstacle(ask, card, bytes)
   if settling then return 'settling' end
-  if (ask.host ~= '' and ask.host ~= card.host) or (ask.gpu ~= '' and ask.gpu ~= card.uuid and not ask.grows)
+  if (ask.host ~= '' and ask.host ~= card.host) or (ask.gpu ~= '' and ask.gpu ~= card.uuid
+        and not (ask.grows and string.find(',' .. ask.gpu .. ',', ',' .. card.uuid .. ',', 1, true)))
       or not (ask.plain or suits(ask, card.class)) then
     return 'selector'
   end
@@ -39,11 +40,11 @@ local function page(index, ask, bytes, from, count)
   return call('ZRANGEBYSCORE', index, bytes, '+inf', 'LIMIT', from, count)
 end
 
--- The best card of one index: pages are read until one holds a lawful card, at most 64 cards (law 13). `not_these` were
--- kept for others.
+-- The best card of one index: pages are read until one holds a lawful card, the first 64 cards and then 64 of the rest,
+-- others each time (law 13). `not_these` were kept for others.
 function best_of(index, ask, bytes, not_these)
   local from, seen = 0, 0
-  while seen < 64 do
+  while seen < 128 do
     local count = seen == 0 and LOOK[ask.placement] or 16
     local uuids, best = page(index, ask, bytes, from, count), nil
     for _, uuid in ipairs(uuids) do
@@ -59,6 +60,11 @@ function best_of(index, ask, bytes, not_these)
       end
     end
     if best or #uuids < count then return best end
+    if seen < 64 and seen + #uuids >= 64 then
+      local rest = call('ZCOUNT', index, bytes, '+inf') - from
+      if rest <= 0 then return nil end
+      from = from + now % rest
+    end
     seen = seen + #uuids
   end
   return nil
@@ -77,7 +83,7 @@ end
 -- Where a request goes now: { cards, bytes, choice }, or nil and why. Its alternatives are tried in their order.
 function place(ask, score)
   if settling then return nil, 'settling' end
-  local why = ''
+  local why, forbidden = '', 0
   for choice, want in ipairs(ask.wants) do
     if within_quota(tenant_of(ask.tenant), want.count * want.bytes) then
       local not_these = {}
@@ -88,8 +94,12 @@ function place(ask, score)
       end
     else
       hold_up(tenant_of(ask.tenant), group_of(ask))
-      why = 'quota'
+      why, forbidden = 'quota', forbidden + 1
     end
+  end
+  if forbidden == #ask.wants and ask.reserved ~= '' then
+    unreserve(ask.id, 'its tenant may not have so much now') -- nor shall it lie idle
+    ask.reserved = ''
   end
   return nil, why
 end

@@ -1,7 +1,7 @@
 -- The queue. Waiters stand in lines: one for each group (who can be served from the same cards), tenant and size, so that
 -- a script finds whom a card can serve without reading those whom it cannot.
--- needs: keys ledger asks cards wide
--- gives: read_waiter size_of_line group_of least_bytes enqueue remove_waiter show_life groups_of
+-- needs: keys ledger asks cards wide choose
+-- gives: read_waiter size_of_line least_of_line group_of least_bytes enqueue remove_waiter show_life groups_of
 
 -- A queued request, or nil.
 function read_waiter(id)
@@ -21,8 +21,14 @@ function size_of_line(bytes)
   return math.floor(math.log(bytes) / math.log(2) * 4)
 end
 
+-- The least that who stands in a line may want.
+function least_of_line(size)
+  return math.floor(2 ^ (size / 4))
+end
+
 function group_of(ask)
-  if ask.gpu ~= '' then return 'gpu:' .. string.match(ask.gpu, '^[^,]+') end
+  -- A lease on several cards may grow when any of them has room.
+  if ask.gpu ~= '' and not string.find(ask.gpu, ',', 1, true) then return 'gpu:' .. ask.gpu end
   if ask.host ~= '' then return 'host:' .. ask.host end
   return ask.plain and 'any' or 'sel:' .. ask.selector
 end
@@ -35,7 +41,7 @@ function least_bytes(ask)
 end
 
 function enqueue(ask)
-  arrivals, queued = arrivals + 1, queued + 1
+  arrivals, queued, turns = arrivals + 1, queued + 1, turns + 1
   local score, group = -tonumber(ask.priority) * PRIORITY + arrivals, group_of(ask)
   ask.line, ask.since, ask.bypassed, ask.reserved = group .. '|' .. ask.tenant .. '|' .. size_of_line(least_bytes(ask)), now, 0, ''
   local fields = { 'id', ask.id, 'asks', ask.asks, 'memory_bytes', int(ask.wants[1].bytes), 'gpus', int(ask.wants[1].count),
@@ -64,7 +70,7 @@ function remove_waiter(id, why)
   local line = call('HGET', WAITER_OF .. id, 'line')
   call('ZREM', WAITING, id)
   if call('ZREM', WAITERS, id) == 0 then return end
-  queued = math.max(0, queued - 1)
+  queued, turns = math.max(0, queued - 1), turns + 1
   unreserve(id, why)
   call('DEL', WAITER_OF .. id)
   if not line then return end
@@ -86,9 +92,18 @@ function show_life(id)
   call('HSET', WAITER_OF .. id, 'deadline', int(deadline))
 end
 
--- The groups of waiters that could be served from a card; those that select by class are few, and all are named.
-local selecting -- read once a script
-function groups_of(uuid, host)
+-- The groups of waiters that could be served from a card of this class: of 64 that select by class those that it suits.
+local selecting, suited = nil, {} -- read once a script, and once for each class
+function groups_of(card)
   if not selecting then selecting = call('SRANDMEMBER', GROUPS, 64) end
-  return { 'any', 'host:' .. host, 'gpu:' .. uuid, unpack(selecting) }
+  if not suited[card.class] then
+    suited[card.class] = {}
+    for _, group in ipairs(selecting) do
+      local capability, mig, labels = string.match(group, '^sel:(.-);(.-);(.*)$')
+      if suits({ capability = capability, mig = mig, labels = labels }, card.class) then
+        table.insert(suited[card.class], group)
+      end
+    end
+  end
+  return { 'any', 'host:' .. card.host, 'gpu:' .. card.uuid, unpack(suited[card.class]) }
 end

@@ -21,9 +21,7 @@ end
 
 -- Only what is given is looked at: most requests give no more than a nonce.
 local function check_options(o)
-  if o.nonce and (not string.match(o.nonce, '^%w*$') or #o.nonce > 64) then
-    invalid('nonce', o.nonce, 'at most 64 letters and digits')
-  end
+  if o.nonce then nonce_text(o.nonce) end
   if o['function'] then name('function', o['function'], true) end
   if o.placement and not PLACEMENTS[o.placement] then
     invalid('placement', o.placement, 'balanced, pack, spread or cool')

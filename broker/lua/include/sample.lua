@@ -1,5 +1,5 @@
 -- What an agent says of its cards, and of the leases on them.
--- needs: keys check ledger gpu cards tenant host lease
+-- needs: keys check ledger gpu cards tenant host lease queue choose
 -- shares: FIELDS
 -- gives: read_report read_verdict publish take_verdict
 
@@ -78,10 +78,11 @@ local function join_class(report, card)
 end
 
 -- A card that is kept for a waiter whom it can never hold now is kept no longer.
-local function keep_or_not(card)
+local function keep_or_not(card, was_host)
   if card.reserved == '' then return end
-  local need = tonumber(call('HGET', GPU_OF .. card.uuid, 'reserved_bytes') or 0)
-  if not lends[card.state] or card.drained or card.budget < need then
+  local need, waiter = tonumber(call('HGET', GPU_OF .. card.uuid, 'reserved_bytes') or 0), read_waiter(card.reserved)
+  if not lends[card.state] or card.drained or card.budget < need or card.host ~= was_host
+      or not (waiter and suits(waiter, card.class)) then
     unreserve(card.reserved, 'its card has not got so much any more')
     card.reserved = ''
   end
@@ -115,6 +116,7 @@ function publish(sample, report)
   end
   local marks = call('HMGET', GPU_OF .. uuid, 'drained_by', 'short_bytes', 'free_bytes')
   local by = marks[1] or ''
+  if known and known.host ~= host then by = string.find(by, 'gpu', 1, true) and 'gpu' or '' end -- the mark of its old host
   if sample.drained and not string.find(by, 'host', 1, true) then by = by == '' and 'host' or 'gpu,host' end
   local capacity, budget = budget_of(report, known)
   local was_class = known and known.class
@@ -138,7 +140,7 @@ function publish(sample, report)
     'labels', report.labels, 'processes', report.processes, unpack(report.all))
   call('ZADD', FRESH, due(sample.fresh_until), uuid)
   call('ZADD', CAPACITY, capacity, uuid)
-  keep_or_not(card)
+  keep_or_not(card, was_host)
   offer(card)
   if lends[card.state] and not card.drained and (free > tonumber(marks[3] or 0) or not lends[was] or settling
       or card.class ~= was_class or was_host ~= host) then
@@ -162,10 +164,12 @@ function take_verdict(sample, v)
   end
   if v.verdict == 'alive' then
     call('HSET', LEASE_OF .. v.id, 'seen_until', int(sample.fresh_until))
-    if lease.state == 'active' and call('HGET', LEASE_OF .. v.id, 'adopted') then -- renewed by its agent's eyes
+    -- An adopted lease is renewed by its agent's eyes, also one that was given up while these were closed.
+    local renewed = lease.state == 'active' or lease.state == 'reclaiming' and lease.revoke_at == 0
+    if renewed and call('HGET', LEASE_OF .. v.id, 'adopted') then
       local expires = now + lease.ttl_ms
       if lease.revoke_at > 0 then expires = math.min(expires, math.max(lease.revoke_at, now + 1)) end
-      call('HSET', LEASE_OF .. v.id, 'expires_at', int(expires))
+      call('HSET', LEASE_OF .. v.id, 'expires_at', int(expires), 'state', 'active')
       call('ZADD', LEASES, due(expires), v.id)
     end
   elseif v.verdict == 'gone' and lease.state == 'reclaiming' then

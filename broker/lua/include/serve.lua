@@ -1,6 +1,8 @@
 -- law 7: hands grown capacity to waiters. Priority first, then the tenant that has used least of its share, then arrival.
--- At most 32 waiters are tried and 16 served in a script (law 13); the next script goes on from what is left.
--- needs: keys ledger gpu tenant share queue place reserve grant lease change
+-- At most 32 waiters are tried and 16 served in a script (law 13); the next script goes on from what is left. Where the
+-- bound was met and nobody served, whom it can serve may stand further behind: then the scripts that follow walk through
+-- the whole queue, each a part of it.
+-- needs: keys ledger gpu tenant share queue place reserve grant lease change choose
 -- gives: serve_waiters
 
 local TRIED_MOST, SERVED_MOST = 32, 16
@@ -12,12 +14,22 @@ local function hand_over(ask, placed)
   remove_waiter(ask.id, 'served')
   if ask.grows then
     local lease = read_lease(ask.grows)
-    if lease then resize_lease(lease, placed.cards, lease.bytes + placed.bytes) end
+    if lease then resize_lease(lease, placed.cards, lease.bytes + placed.bytes, ask.nonce) end
   else
     grant(ask, placed, 'granted', claim_ms, now - ask.since)
   end
   call('RPUSH', WAKE_OF .. ask.id, int(token))
   call('PEXPIRE', WAKE_OF .. ask.id, claim_ms)
+end
+
+-- Where a waiter may go now. Requests alike are refused alike, until something was handed over or kept.
+local refused_at = {}
+local function try(ask, score)
+  local alike = not ask.grows and ask.reserved == ''
+  if alike and refused_at[ask.request] == turns then return nil end
+  local placed = place(ask, score)
+  if alike and not placed then refused_at[ask.request] = turns end
+  return placed
 end
 
 -- The groups of waiters to look at, for what grew.
@@ -30,32 +42,38 @@ local function groups_to_serve(cards)
     end
   end
   for uuid, host in pairs(cards) do
-    if string.sub(uuid, 1, 1) == '=' then
+    local card = string.sub(uuid, 1, 1) ~= '=' and read_card(uuid)
+    if card then
+      for _, group in ipairs(groups_of(card)) do add(group) end
+    elseif string.sub(uuid, 1, 1) == '=' then
       add(host)
       add('any')
-    else
-      for _, group in ipairs(groups_of(uuid, host)) do add(group) end
     end
   end
   return groups
 end
 
--- The lines of these groups whose size may fit: of the first 64 of each group, and 128 in all (law 13). Who stands beyond
--- them is served by a later script, or at its own beat.
+-- The lines of these groups whose size may fit, and whose tenants may have so much: of the first 64 of each group, and
+-- 128 in all (law 13). Also whether there are more.
 local LINES_MOST = 128
 local function lines_of(groups, largest)
-  local lines = {}
+  local lines, more = {}, false
   for _, group in ipairs(groups) do
     local flat = call('ZRANGE', LINES_OF .. group, 0, 63, 'WITHSCORES')
+    more = more or #flat == 128
     for i = 1, #flat, 2 do
       local tenant, size = string.match(flat[i], '|([^|]*)|(%d+)$')
-      if tonumber(size) <= largest then
+      if tonumber(size) > largest then
+        -- nobody of this line fits
+      elseif not within_quota(tenant_of(tenant), least_of_line(tonumber(size))) then
+        hold_up(tenant_of(tenant), group)
+      else
         table.insert(lines, { name = flat[i], score = tonumber(flat[i + 1]), tenant = tenant, at = 0 })
-        if #lines == LINES_MOST then return lines end
+        if #lines == LINES_MOST then return lines, true end
       end
     end
   end
-  return lines
+  return lines, more
 end
 
 -- Whether the first of line x goes before the first of line y.
@@ -118,32 +136,63 @@ local function most_free()
   return math.max(tonumber(free or 0), tonumber(kept or 0))
 end
 
+-- From the next script on; if there is such a walk already, another one after it.
+local function walk_through()
+  grown[grown['*'] and '+' or '*'] = '-inf'
+end
+
+-- A part of the walk through the whole queue, in its order: 32 waiters from where the last script came to.
+local function walk(budget, most)
+  local from = grown['*']
+  local flat = call('ZRANGEBYSCORE', WAITERS, from, '+inf', 'WITHSCORES', 'LIMIT', 0, TRIED_MOST)
+  grown['*'] = #flat == 2 * TRIED_MOST and from or nil
+  for i = 1, #flat, 2 do
+    if grown['*'] then grown['*'] = '(' .. format('%.0f', flat[i + 1]) end
+    local ask = read_waiter(flat[i])
+    local placed = ask and least_bytes(ask) <= most and try(ask, tonumber(flat[i + 1]))
+    if placed then
+      hand_over(ask, placed)
+      budget.served = budget.served + 1
+      if budget.served >= SERVED_MOST then
+        grown['*'] = '(' .. format('%.0f', flat[i + 1])
+        return
+      end
+    end
+  end
+  if not grown['*'] and grown['+'] then grown['*'], grown['+'] = '-inf', nil end
+end
+
 -- Serves from what grew. False if it stopped at a bound, with something served: then there is more to do.
 local function serve_from(cards, budget)
   budget.served = budget.served + serve_kept(cards)
   local most, fair = most_free(), false
-  local lines = lines_of(groups_to_serve(cards), most > 0 and size_of_line(most) or -1)
+  local lines, more = lines_of(groups_to_serve(cards), most > 0 and size_of_line(most) or -1)
   for _, line in ipairs(lines) do fair = fair or line.tenant ~= lines[1].tenant end
   while budget.tried < TRIED_MOST and budget.served < SERVED_MOST do
     local line = next_line(lines, fair)
-    if not line then return true end
+    if not line then
+      if more then walk_through() end
+      return true
+    end
     local chosen = line.score
     local ask = look(line)
     if ask and line.score ~= chosen then
       ask = nil -- not the one for whom the line was chosen: its own turn comes
     elseif ask then
       budget.tried = budget.tried + 1
-      local placed = least_bytes(ask) <= most and place(ask, line.score)
+      local placed = least_bytes(ask) <= most and try(ask, line.score)
       if placed then
         hand_over(ask, placed)
         budget.served, line.at = budget.served + 1, 0
       else
         line.at = line.at + 1 -- others of about its size may want less, or stand in another way
-        if line.at == 8 then line.done = true end
+        if line.at == 8 then line.done, more = true, true end
       end
     end
   end
-  return budget.served == 0
+  if budget.served > 0 then return false end
+  walk_through()
+  return true
 end
 
 function serve_waiters()
@@ -154,8 +203,11 @@ function serve_waiters()
       grown = {}
       return
     end
+    if grown['*'] then walk(budget, most_free()) end
     local cards = grown
-    grown = {}
+    grown = { ['*'] = cards['*'], ['+'] = cards['+'] }
+    cards['*'], cards['+'] = nil, nil
+    if not next(cards) then return end
     if not serve_from(cards, budget) then
       for uuid, host in pairs(cards) do grown[uuid] = host end
       return
