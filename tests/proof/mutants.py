@@ -21,6 +21,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("broker", "agent", "worker_hooks", "tests", "pyproject.toml")
 LUA, INCLUDE = "broker/lua", "broker/lua/include"
+LATE, HARD = "tests/ledger/test_late_copies.py", "tests/proof/test_starvation.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,18 @@ MUTANTS = (
            "if lease[1] ~= ask.request then", "if false then"),
     Mutant("another request under a waiter's name is let through", f"{LUA}/acquire.lua",
            "if waiter and waiter.request ~= ask.request then", "if false then"),
-    Mutant("a late duplicate takes a new lease", f"{LUA}/acquire.lua", "if ask.nonce == '' then", "if true then"),
+    Mutant("a late duplicate takes a new lease", f"{LUA}/acquire.lua", "return not_before(nonce) and",
+           "return false and"),
+    Mutant("a copy of a refused call takes a lease", f"{LUA}/acquire.lua",
+           "if not_before(refused) then return nil, true end", ""),
+    Mutant("a late resize changes the lease", f"{LUA}/resize.lua", "elseif more ~= 0 and heard(id, nonce) then",
+           "elseif false then", LATE),
+    Mutant("a late renewal sets the TTL back", f"{LUA}/renew.lua", "and not heard(id, ARGV[4] or '') then", "then",
+           LATE),
+    Mutant("a late revocation strikes the next lease of the name", f"{LUA}/revoke.lua",
+           "if lease and meant ~= '' and lease.token ~= meant then lease = nil end", "", LATE),
+    Mutant("a dead agent's first sample is taken", f"{LUA}/publish_sample.lua",
+           "or string.find(' ' .. lives .. ' ', ' ' .. life .. ' ', 1, true) then", "then", LATE),
     Mutant("a lease at its very end is still handed out", f"{LUA}/acquire.lua",
            "tonumber(lease[4]) <= now and now >= grace_until", "false"),
     Mutant("a claim does not start the lease's own time", f"{LUA}/acquire.lua",
@@ -64,9 +76,27 @@ MUTANTS = (
     Mutant("a card that is kept for one is lent to others", f"{INCLUDE}/gpu.lua",
            "if open and free > 0 and card.reserved == '' then", "if open and free > 0 then"),
     Mutant("passing a waiter is not counted", f"{INCLUDE}/reserve.lua",
-           "int(waiter.bypassed + 1)", "int(waiter.bypassed)"),
+           "    waiter.bypassed = waiter.bypassed + 1\n", ""),
+    Mutant("who can have no card kept for him hides those behind", f"{INCLUDE}/reserve.lua",
+           "    but[waiter.id] = true\n", "    return nil\n", HARD),
+    Mutant("what a waiter wants of a host does not gather for it", f"{INCLUDE}/host.lua",
+           "    memory, cpus = memory + h.kept_memory, cpus + h.kept_cpus\n", "", HARD),
+    Mutant("a card of another class stays kept", f"{INCLUDE}/sample.lua",
+           "or not (waiter and suits(waiter, card.class)) then", "then", HARD),
+    Mutant("a card stays kept for who may not have so much", f"{INCLUDE}/place.lua",
+           "if forbidden == #ask.wants and ask.reserved ~= '' then", "if false then", HARD),
+    Mutant("leases are preempted for what the quota forbids", f"{INCLUDE}/preempt.lua",
+           "allowed and cards_to_keep", "cards_to_keep", HARD),
+    Mutant("pushes beyond the note are lost", f"{INCLUDE}/ledger.lua", "left = '*=-inf '", "left = ''",
+           "tests/ledger/test_search.py"),
+    Mutant("who stands behind many that do not fit is not looked at", f"{INCLUDE}/serve.lua",
+           "then return false end\n  walk_through()\n", "then return false end\n",
+           "tests/ledger/test_search.py"),
+    Mutant("memory is adopted where none is lent", f"{LUA}/adopt.lua", "or anew > 0 and obstacle(ask, card, anew) then",
+           "then"),
     Mutant("a gang gets one card less", f"{INCLUDE}/choose.lua",
-           "return { unpack(cards, 1, want.count) }", "return { unpack(cards, 1, want.count - 1) }"),
+           "return { unpack(cards, 1, want.count) } end\n      looked",
+           "return { unpack(cards, 2, want.count) } end\n      looked"),
     Mutant("tokens repeat", f"{INCLUDE}/grant.lua", "token = token + 1", "token = token + 0"),
     Mutant("a new ledger begins with token 0", f"{INCLUDE}/ledger.lua", "token = epoch * 8388608", "token = 1"),
     Mutant("another primary begins no epoch", f"{LUA}/hello.lua", "if before[1] then", "if false then",
@@ -102,7 +132,7 @@ MUTANTS = (
     Mutant("the lowest priority goes first", f"{INCLUDE}/serve.lua", "if px ~= py then return px < py end",
            "if px ~= py then return px > py end"),
     Mutant("a waiter that died keeps its place", f"{INCLUDE}/reap.lua", "    remove_waiter(id, 'silent')\n", ""),
-    Mutant("preemption strikes equals", f"{INCLUDE}/preempt.lua", "own < priority", "own <= priority"),
+    Mutant("preemption strikes equals", f"{INCLUDE}/preempt.lua", "if own < priority then", "if own <= priority then"),
     Mutant("a deadline moves away when it is asked again", f"{INCLUDE}/change.lua",
            "if lease.revoke_at > 0 and lease.revoke_at <= at then return lease.revoke_at end", ""),
     Mutant("a revoked lease is renewed past its deadline", f"{INCLUDE}/holder.lua",
@@ -134,6 +164,17 @@ MUTANTS = (
 )  # fmt: skip
 
 
+def mutated(mutant: Mutant, text: str) -> str:
+    """The file's text with the mutation.
+
+    Raises:
+        LookupError: the text to change is not there, or not once.
+    """
+    if text.count(mutant.text) != 1:
+        raise LookupError(f"{mutant.name}: {mutant.path} holds {text.count(mutant.text)} times {mutant.text!r}")
+    return text.replace(mutant.text, mutant.wrong)
+
+
 def caught(mutant: Mutant, folder: Path) -> str | None:
     """The first test that noticed the mutation, made in a copy of the tree; ``None`` if none did.
 
@@ -149,9 +190,7 @@ def caught(mutant: Mutant, folder: Path) -> str | None:
             shutil.copy(ROOT / name, tree / name)
     path = tree / mutant.path
     text = path.read_text(encoding="utf-8")
-    if text.count(mutant.text) != 1:
-        raise LookupError(f"{mutant.name}: {mutant.path} holds {text.count(mutant.text)} times {mutant.text!r}")
-    path.write_text(text.replace(mutant.text, mutant.wrong), encoding="utf-8")
+    path.write_text(mutated(mutant, text), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider",
          *mutant.tests.split()],

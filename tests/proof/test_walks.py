@@ -6,47 +6,25 @@ point. GPU-a, -b (host h1), -c and -m (h2) lend 3.5 GiB each, GPU-e (h3) lends 7
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
-from broker.embedded import EmbeddedServer
 from broker.units import GIB
-from tests.proof.walk import HOSTS, Walk
-
-
-@pytest.fixture
-def walk(redis_server: EmbeddedServer) -> Iterator[Walk]:
-    """A pool whose agents have all published once."""
-    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
-        made = Walk(client)
-        for host in HOSTS:
-            made.sample(host)
-        yield made
-
-
-def ask(walk: Walk, name: str, gib: float, *, wait: bool = True, **asked: Any) -> str:
-    """Acquire, and what became of it."""
-    walk.ask(name, {"memory": int(gib * GIB), "tenant": "t", **asked}, wait)
-    return "granted" if name in walk.model.leases else "waiting" if name in walk.model.waiters else "refused"
-
-
-def release(walk: Walk, name: str) -> None:
-    walk.do("release", name, walk.model.leases[name].token)
+from tests.proof.walk import Walk
 
 
 def cards_with_another_class_serve_who_waited_for_it(walk: Walk) -> None:
-    assert ask(walk, "job", 1, labels={"rack": "b"}) == "waiting"
+    assert walk.wants("job", 1, labels={"rack": "b"}) == "waiting"
     walk.sample("h1", labels="rack=b")
     assert "job" in walk.model.leases
 
 
 def a_card_that_moves_while_it_reads_open_serves_its_new_host(walk: Walk) -> None:
     walk.sample("h2", interval=1000)
-    assert ask(walk, "holder", 7, host="h3") == "granted"
-    assert ask(walk, "job", 3, host="h3") == "waiting"
+    assert walk.wants("holder", 7, host="h3") == "granted"
+    assert walk.wants("job", 3, host="h3") == "waiting"
     walk.let_pass(4000)
     walk.sample("h3", {"GPU-m": {}})
     assert walk.model.leases["job"].cards == ("GPU-m",)
@@ -55,8 +33,8 @@ def a_card_that_moves_while_it_reads_open_serves_its_new_host(walk: Walk) -> Non
 def a_gang_stays_on_one_host_though_a_card_moved(walk: Walk) -> None:
     walk.sample("h2", {"GPU-m": {"absent": True}})
     walk.sample("h3", {"GPU-m": {}})
-    assert ask(walk, "one", 3, gpus=2, host="h1") == "granted"
-    assert ask(walk, "two", 3, gpus=2) == "granted"
+    assert walk.wants("one", 3, gpus=2, host="h1") == "granted"
+    assert walk.wants("two", 3, gpus=2) == "granted"
     assert set(walk.model.leases["two"].cards) == {"GPU-e", "GPU-m"}
 
 
@@ -64,9 +42,9 @@ def a_card_that_moves_leaves_the_mark_of_its_host_behind(walk: Walk) -> None:
     walk.do("drain", "host", "h2")
     walk.sample("h2", {"GPU-m": {"absent": True}})
     walk.sample("h3", {"GPU-m": {}})
-    assert ask(walk, "job", 3, gpu="GPU-m") == "granted"
+    assert walk.wants("job", 3, gpu="GPU-m") == "granted"
     walk.do("undrain", "host", "h2")
-    assert ask(walk, "next", 3, host="h2") == "granted"
+    assert walk.wants("next", 3, host="h2") == "granted"
 
 
 def a_process_is_adopted_once_and_within_the_budget(walk: Walk) -> None:
@@ -80,18 +58,18 @@ def a_process_is_adopted_once_and_within_the_budget(walk: Walk) -> None:
 
 def a_name_that_waits_is_not_adopted_under(walk: Walk) -> None:
     walk.do("drain", "gpu", "GPU-e")
-    assert ask(walk, "job", 7) == "waiting"
+    assert walk.wants("job", 7) == "waiting"
     walk.sample("h1", {"GPU-a": {"processes": ((71, GIB),), "unmanaged": GIB}})
     walk.do("adopt", "job", 71, GIB, 30_000, "h1", "", "t", "o", "")
     assert "job" in walk.model.waiters
 
 
 def a_holder_that_registers_waits_no_more(walk: Walk) -> None:
-    assert ask(walk, "job", 7) == "granted"
+    assert walk.wants("job", 7) == "granted"
     held = walk.holders["job"]
     walk.lose_all()
     walk.sample("h3")
-    assert ask(walk, "job", 7) == "waiting"
+    assert walk.wants("job", 7) == "waiting"
     walk.holders["job"] = held
     walk.register("job")
     assert "job" in walk.model.leases
@@ -102,11 +80,11 @@ def a_higher_priority_comes_before_who_has_the_card_kept(walk: Walk) -> None:
     walk.configure(bypass_max="0")
     for uuid in ("GPU-a", "GPU-b", "GPU-c", "GPU-m"):
         walk.do("drain", "gpu", uuid)
-    assert ask(walk, "holder", 2) == "granted"
-    assert ask(walk, "kept", 7) == "waiting"
-    assert ask(walk, "passes", 1, wait=False) == "refused"
-    assert ask(walk, "first", 7, priority=5) == "waiting"
-    release(walk, "holder")
+    assert walk.wants("holder", 2) == "granted"
+    assert walk.wants("kept", 7) == "waiting"
+    assert walk.wants("passes", 1, wait=False) == "refused"
+    assert walk.wants("first", 7, priority=5) == "waiting"
+    walk.gives_back("holder")
     assert "first" in walk.model.leases
     assert walk.model.waiters["kept"].kept == ("GPU-e",)
 
@@ -114,17 +92,17 @@ def a_higher_priority_comes_before_who_has_the_card_kept(walk: Walk) -> None:
 def the_second_of_a_line_stands_at_its_own_place(walk: Walk) -> None:
     for uuid in ("GPU-b", "GPU-c", "GPU-m", "GPU-e"):
         walk.do("drain", "gpu", uuid)
-    assert ask(walk, "holder", 3.5) == "granted"
+    assert walk.wants("holder", 3.5) == "granted"
     for name, gib, tenant, priority in (("one", 1, "blue", 5), ("two", 2.5, "red", 5), ("three", 1, "blue", 0)):
-        assert ask(walk, name, gib, tenant=tenant, priority=priority) == "waiting"
-    release(walk, "holder")
+        assert walk.wants(name, gib, tenant=tenant, priority=priority) == "waiting"
+    walk.gives_back("holder")
     assert set(walk.model.leases) == {"one", "two"}
 
 
 def who_came_while_the_ledger_settled_is_served_after_it(walk: Walk) -> None:
     walk.do("hello", "p1")
     walk.do("hello", "p2")
-    assert ask(walk, "job", 3) == "waiting"
+    assert walk.wants("job", 3) == "waiting"
     for _ in range(4):
         walk.let_pass(4000)
         walk.do("reap")
@@ -132,13 +110,13 @@ def who_came_while_the_ledger_settled_is_served_after_it(walk: Walk) -> None:
 
 
 def a_lease_on_two_cards_grows_when_the_second_comes_free(walk: Walk) -> None:
-    assert ask(walk, "job", 1, gpus=2, host="h1") == "granted"
+    assert walk.wants("job", 1, gpus=2, host="h1") == "granted"
     for name, uuid in (("one", "GPU-a"), ("two", "GPU-b")):
-        assert ask(walk, name, 2, gpu=uuid) == "granted"
+        assert walk.wants(name, 2, gpu=uuid) == "granted"
     walk.do("resize", "job", walk.model.leases["job"].token, 2 * GIB, 1, "")
     assert "job+" in walk.model.waiters
     for name in ("one", "two"):
-        release(walk, name)
+        walk.gives_back(name)
     assert walk.model.leases["job"].size == 2 * GIB
 
 
@@ -146,28 +124,28 @@ def a_gang_of_higher_priority_takes_a_kept_card_beside_a_free_one(walk: Walk) ->
     walk.configure(bypass_max="0")
     for host in ("h2", "h3"):
         walk.do("drain", "host", host)
-    assert ask(walk, "holder", 1, gpu="GPU-a") == "granted"
-    assert ask(walk, "kept", 3, gpu="GPU-a") == "waiting"
-    assert ask(walk, "passes", 1, gpu="GPU-a", wait=False) == "refused"
+    assert walk.wants("holder", 1, gpu="GPU-a") == "granted"
+    assert walk.wants("kept", 3, gpu="GPU-a") == "waiting"
+    assert walk.wants("passes", 1, gpu="GPU-a", wait=False) == "refused"
     assert walk.model.cards["GPU-a"].kept_for == "kept"
-    assert ask(walk, "gang", 2, gpus=2, priority=5) == "granted"
+    assert walk.wants("gang", 2, gpus=2, priority=5) == "granted"
 
 
 def a_lease_on_two_cards_is_preempted_once(walk: Walk) -> None:
     walk.configure(preempt="1")
-    assert ask(walk, "low", 3, gpus=2, host="h1", priority=-5) == "granted"
-    assert ask(walk, "high", 3, gpus=2, host="h1", priority=5) == "waiting"
+    assert walk.wants("low", 3, gpus=2, host="h1", priority=-5) == "granted"
+    assert walk.wants("high", 3, gpus=2, host="h1", priority=5) == "waiting"
     assert walk.kinds["revoked"] == 1
 
 
 def nobody_has_a_card_kept_before_who_came_first(walk: Walk) -> None:
     walk.configure(preempt="1")
     walk.sample("h3", {"GPU-e": {"state": "CRITICAL"}})
-    assert ask(walk, "first", 5) == "waiting"
-    assert ask(walk, "second", 5, priority=5) == "waiting"
+    assert walk.wants("first", 5) == "waiting"
+    assert walk.wants("second", 5, priority=5) == "waiting"
     walk.sample("h3")
-    assert ask(walk, "third", 7) == "waiting"
-    release(walk, "second")
+    assert walk.wants("third", 7) == "waiting"
+    walk.gives_back("second")
     assert set(walk.model.leases) == {"first"}
 
 
@@ -194,11 +172,11 @@ def test_who_waits_for_memory_of_a_host_is_served_when_it_comes_back(
 ) -> None:  # fmt: skip
     for host in ("h2", "h3"):
         walk.do("drain", "host", host)
-    assert ask(walk, "holder", 1, gpu="GPU-a", host_memory=16 * GIB) == "granted"
-    assert ask(walk, "job", 1, host_memory=6 * GIB, **selector) == "waiting"
-    release(walk, "holder")
+    assert walk.wants("holder", 1, gpu="GPU-a", host_memory=16 * GIB) == "granted"
+    assert walk.wants("job", 1, host_memory=6 * GIB, **selector) == "waiting"
+    walk.gives_back("holder")
     assert "job" in walk.model.leases
     walk.sample("h1", memory=7 * GIB)
-    assert ask(walk, "next", 1, host_memory=6 * GIB, **selector) == "waiting"
+    assert walk.wants("next", 1, host_memory=6 * GIB, **selector) == "waiting"
     walk.sample("h1", memory=16 * GIB)
     assert "next" in walk.model.leases

@@ -73,6 +73,7 @@ class Walk:
         self.lives = self.nonces = 0
         self.holders: dict[str, Holder] = {}
         self.last: tuple[str, tuple[str | int, ...]] = ("reap", ())
+        self.reply: Any = None  # of the last request
 
     @property
     def model(self) -> Model:
@@ -187,13 +188,22 @@ class Walk:
 
     def send(self, name: str, holder: Holder, keep: bool = True) -> None:
         """Send a request, and remember what came of it."""
-        reply = self.do("acquire", *holder.argv)
+        reply = self.reply = self.do("acquire", *holder.argv)
         if isinstance(reply, list) and reply[0] in ("granted", "waiting"):
             if reply[0] == "granted":
                 holder.token, holder.claim = int(reply[1]), Claim.of(holder.request, reply)
                 self.judge.asked[name, holder.token] = parse_ask(*holder.argv)[0]
             if keep:
                 self.holders[name] = holder
+
+    def wants(self, name: str, gib: float, *, wait: bool = True, **asked: Any) -> str:
+        """Acquire so many GiB, and what became of it."""
+        self.ask(name, {"memory": int(gib * GIB), "tenant": "t", **asked}, wait)
+        return "granted" if name in self.model.leases else "waiting" if name in self.model.waiters else "refused"
+
+    def gives_back(self, name: str) -> None:
+        """The holder of that name releases."""
+        self.do("release", name, self.model.leases[name].token)
 
     def unused(self, name: str) -> str:
         """A name that is in no use, if there is one."""

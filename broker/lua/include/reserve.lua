@@ -172,7 +172,7 @@ function passes(ask, score, cards, not_these)
         for _, mine in ipairs(cards) do kept = kept or mine.uuid == uuid end
         not_these[uuid] = true
       end
-      if kept then return false end
+      if kept or host_lacks(ask, card.host) then return false end -- what it wants of the host may gather for it now
     end
   end
   for id, waiter in pairs(passed) do

@@ -1,5 +1,5 @@
 -- What an agent says of its cards, and of the leases on them.
--- needs: keys check ledger gpu cards tenant host lease queue choose
+-- needs: keys check ledger gpu cards wide tenant host lease queue choose
 -- shares: FIELDS
 -- gives: read_report read_verdict publish take_verdict
 
@@ -107,6 +107,17 @@ local function narrow(host, count)
   if #gone > 0 then call('ZREM', WIDE, unpack(gone)) end
 end
 
+-- A card that moved house is its old host's no more.
+local function leave_host(uuid, host)
+  local left = {}
+  for _, other in ipairs(host_gpus(host)) do
+    if other ~= uuid then table.insert(left, other) end
+  end
+  if call('EXISTS', HOST_OF .. host) == 1 then call('HSET', HOST_OF .. host, 'gpus', table.concat(left, ' ')) end
+  narrow(host, #left)
+  widened[host] = true
+end
+
 -- Takes one card's report. False if another host publishes the card.
 function publish(sample, report)
   local uuid, host = report.uuid, sample.host
@@ -123,8 +134,11 @@ function publish(sample, report)
   join_class(report, known)
   local card = known or { uuid = uuid, leased = 0, reserved = '' }
   local was, was_job, was_host = card.state, card.job_state, card.host
-  if was_host and was_host ~= host then widened[was_host] = true end
-  if known and card.peers > sample.count then narrow(was_host, sample.count) end
+  if was_host and was_host ~= host then
+    leave_host(uuid, was_host)
+  elseif known and card.peers > sample.count then
+    narrow(host, sample.count)
+  end
   card.host, card.class, card.state, card.drained, card.peers = host, report.class, report.state, by ~= '', sample.count
   card.capacity, card.budget = capacity, budget
   card.fresh_until = sample.fresh_until
