@@ -314,8 +314,9 @@ class Audit:
         self._drained_hosts.discard(event.fields["host"])
 
     def _repaired(self, event: Event) -> None:
-        """What the ledger said of the card was wrong, and so may be what this account took from it."""
-        self._card(event.fields["gpu"]).certain = False
+        """What the ledger said of a card was wrong, and so may be what this account took from it."""
+        if "gpu" in event.fields:
+            self._card(event.fields["gpu"]).certain = False
 
     def _tenant(self, event: Event) -> None:
         self._quotas[event.fields["name"]] = int(event.fields.get("quota_bytes") or 0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Recompute the sums and indexes of every GPU from its leases.")
+@click.option("--repair", is_flag=True, help="Recompute every sum and index from the leases.")
 @pool_options
 @json_option
 def doctor(repair: bool, redis_url: str, pool: str, as_json: bool) -> None:
@@ -47,8 +47,8 @@ def _print(found: list[Finding], mended: Repair | None) -> None:
     from broker.cli.table import printable
 
     if mended is not None:
-        for uuid, count in mended.mended.items():
-            click.echo(f"mended  {printable(uuid)}: {count} {'value' if count == 1 else 'values'}")
+        for part, count in mended.mended.items():
+            click.echo(f"mended  {printable(part)}: {count} {'value' if count == 1 else 'values'}")
         if not mended.mended:
             click.echo("mended  nothing: every sum and index followed from the leases")
     for finding in found:

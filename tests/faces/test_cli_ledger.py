@@ -433,11 +433,11 @@ def test_sums_that_are_wrong_are_named_and_mended_on_demand(cli: Cli, durable: B
     assert wrong(cli("doctor", "--json")) == ["ledger"] * 2
     assert "--repair" in cli("doctor").stdout
     result = cli("doctor", "--repair", "--json")
-    assert (result.exit_code, json.loads(result.stdout)["mended"]) == (0, {"GPU-a": 2})
+    assert (result.exit_code, json.loads(result.stdout)["mended"]) == (0, {"gpu GPU-a": 2})
     assert cli("doctor", "--repair").stdout.startswith("mended  nothing")
 
 
 def test_what_a_repair_mended_is_told(cli: Cli, durable: Broker, cards: Cards) -> None:
     cards("GPU-a")
     durable.redis.zrem(durable.keys.free, "GPU-a")
-    assert cli("doctor", "--repair").stdout.startswith("mended  GPU-a: 1 value\n")
+    assert cli("doctor", "--repair").stdout.startswith("mended  gpu GPU-a: 1 value\n")

@@ -247,7 +247,7 @@ class Operator(Worker):
         """Why something waits, or what could be had. Changes nothing."""
         act = self.dice.choice(("explain", "repair"))
         if act == "repair":
-            self.attempt(lambda: self.broker.call("repair", self.dice.choice(ALL_UUIDS)))
+            self.attempt(lambda: self.broker.call("repair", "gpu", self.dice.choice(ALL_UUIDS)))
         elif hasattr(self.broker, "explain"):
             self.attempt(lambda: self.broker.explain(self.dice.choice(_SIZES), gpus=self.dice.choice((1, 2))))
 

@@ -147,6 +147,8 @@ class Walk:
         """Time passes, and nobody runs a script."""
         shift(self.client, self.keys, ms)
         self.model.shift(ms)
+        raw = time.time_ns() // 1_000_000
+        self.model.ended = {name: stone for name, stone in self.model.ended.items() if stone.until > raw}
         self.shifted += ms
 
     def lose_all(self) -> None:
