@@ -174,7 +174,7 @@ class Inquiry:
         """Read what the estimate needs, and put it together."""
         from broker.models import Waiter
 
-        kind, place, waiters, quota, settling, total, *_ = self._head
+        kind, place, waiters, quota, settling, total, _, _ = self._head
         request, tenant, gpus = "", "default", 1
         fields, time, offset = yield [
             ("HGETALL", keys.waiter(self._what)), ("TIME",), ("HGET", keys.ledger, "clock_offset_ms"),

@@ -101,7 +101,7 @@ def test_what_holds_a_lease_and_what_nobody_knows_is_said_in_one_line() -> None:
 
 def page(kind: str, *cards: str, cursor: str = "", place: int = 0) -> list[object]:
     rows = [value for uuid in cards for value in (uuid, "h1", "leased", 4, 3, 5, 6, "")]
-    return [kind, str(place), "5", "", "0", "2", cursor, *rows]
+    return [kind, str(place), "5", "", "0", "2", cursor, "", *rows]
 
 
 def test_a_size_is_a_hypothetical_request_and_anything_else_a_name() -> None:
