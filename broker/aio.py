@@ -17,6 +17,7 @@ from broker.errors import (
     InsufficientMemory,
     LeaseConflict,
     LeaseNotFound,
+    PoolAway,
     PoolUnavailable,
 )
 from broker.explain import Explanation, Inquiry
@@ -74,16 +75,25 @@ class AsyncBroker(AsyncViews):
         return AsyncLease(self, answer, asked)
 
     async def _wait(self, request: calls.Ask, place: int) -> tuple[Granted, float]:
-        ends = time.monotonic() + request.wait_seconds
+        heard = time.monotonic()
+        ends = heard + request.wait_seconds
         try:
             while True:
-                await self._sleep(request.id, ends, calls.beats(place))
-                asked = time.monotonic()
-                stay = ends > asked
-                answer = answers.read_acquire(await self.call("acquire", *request.asking(stay)), request)
+                try:
+                    await self._sleep(request.id, ends, calls.beats(place))
+                    asked = time.monotonic()
+                    stay = ends > asked
+                    answer = answers.read_acquire(await self.call("acquire", *request.asking(stay)), request)
+                except PoolAway:
+                    if time.monotonic() >= min(ends, heard + calls.PLACE_SECONDS):
+                        raise
+                    await asyncio.sleep(
+                        calls.AWAY_PAUSE_SECONDS
+                    )  # another one may take over: its place is kept meanwhile
+                    continue
                 if isinstance(answer, Granted):
                     return answer, asked
-                place = answer.place
+                heard, place = asked, answer.place
         except (InsufficientMemory, ImpossibleRequest, LeaseConflict):
             raise  # the ledger keeps no place of ours; the name may be somebody else's by now
         except BaseException:

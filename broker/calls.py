@@ -17,6 +17,8 @@ from broker.units import MAX_SAFE_INTEGER, TIB, format_size, parse_seconds, pars
 TTL_LEAST, TTL_MOST = 0.1, 86_400.0
 #: Seconds between two signs of life of a waiter; the ledger drops it after ``waiter_seconds`` (15).
 WAITER_BEAT_SECONDS = 3.0
+#: Seconds without an answer after which a waiter's place is gone, and between two tries meanwhile.
+PLACE_SECONDS, AWAY_PAUSE_SECONDS = 30.0, 1.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}", re.ASCII)
 _NAME_ALLOWED = "1 to 128 letters, digits or _ . : / @ -, a letter or digit first"

@@ -17,6 +17,7 @@ from broker.errors import (
     InsufficientMemory,
     LeaseConflict,
     LeaseNotFound,
+    PoolAway,
     PoolUnavailable,
 )
 from broker.explain import Explanation, Inquiry
@@ -87,16 +88,23 @@ class Broker(Views):
 
     def _wait(self, request: calls.Ask, place: int) -> tuple[Granted, float]:
         """Sleep until pushed, showing a sign of life now and then; bounded by this process's monotonic clock."""
-        ends = time.monotonic() + request.wait_seconds
+        heard = time.monotonic()
+        ends = heard + request.wait_seconds
         try:
             while True:
-                self._sleep(request.id, ends, calls.beats(place))
-                asked = time.monotonic()
-                stay = ends > asked
-                answer = answers.read_acquire(self.call("acquire", *request.asking(stay)), request)
+                try:
+                    self._sleep(request.id, ends, calls.beats(place))
+                    asked = time.monotonic()
+                    stay = ends > asked
+                    answer = answers.read_acquire(self.call("acquire", *request.asking(stay)), request)
+                except PoolAway:
+                    if time.monotonic() >= min(ends, heard + calls.PLACE_SECONDS):
+                        raise
+                    time.sleep(calls.AWAY_PAUSE_SECONDS)  # another one may take over: its place is kept meanwhile
+                    continue
                 if isinstance(answer, Granted):
                     return answer, asked
-                place = answer.place
+                heard, place = asked, answer.place
         except (InsufficientMemory, ImpossibleRequest, LeaseConflict):
             raise  # the ledger keeps no place of ours; the name may be somebody else's by now
         except BaseException:

@@ -15,7 +15,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.driver_info import DriverInfo
 
 from broker.answers import broker_error
-from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
+from broker.errors import BrokerError, InvalidRequest, PoolAway, PoolUnavailable
 from broker.ledger.server import shown_url
 
 if TYPE_CHECKING:
@@ -181,9 +181,10 @@ def translate(error: redis.RedisError, url: str) -> BrokerError:
             return own
     for kind, hint in _HINTS:
         if isinstance(error, kind) or (kind is exceptions.NoPermissionError and not_allowed(error)):
-            return PoolUnavailable(f"Redis at {url} refused: {hint} ({error})")
+            away = PoolAway if kind in _ELSEWHERE[1:] else PoolUnavailable  # but for an address that is wrong
+            return away(f"Redis at {url} refused: {hint} ({error})")
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-        return PoolUnavailable(
+        return PoolAway(
             f"Redis cannot be reached at {url}: {error}; start it, or name another: --redis-url or GPUBROKER_REDIS_URL"
         )
     return PoolUnavailable(f"Redis at {url} refused: {error}")

@@ -51,3 +51,7 @@ class LeaseLost(BrokerError):
 
 class PoolUnavailable(BrokerError):
     """Redis cannot be reached, is too old, or refuses to answer; the message says which URL was tried."""
+
+
+class PoolAway(PoolUnavailable):
+    """Redis cannot be reached, or nobody is in charge, at this moment: it may be back soon, another one perhaps."""

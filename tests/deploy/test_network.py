@@ -197,3 +197,37 @@ def test_a_server_that_stands_still_for_longer_is_reported_and_the_lease_ends_by
         with pytest.raises(LeaseLost):
             lease.renew()
     assert _held(broker) == 0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_waiter_rides_out_a_server_that_is_away_for_longer_than_its_retries(asynchronous: bool) -> None:
+    with Server({"appendonly": "yes", "appendfsync": "always"}) as server, Broker.from_url(server.url) as broker:
+        broker.update_config(grace_seconds=1)
+        publish(broker, "GPU-a")
+        holder = broker.acquire("5GiB")
+        got: list[object] = []
+
+        async def wait() -> None:
+            async with AsyncBroker.from_url(server.url) as waiting:
+                got.append(await waiting.acquire("5GiB", lease_id="job", wait=60))
+
+        def run() -> None:
+            if asynchronous:
+                asyncio.run(wait())
+            else:
+                with Broker.from_url(server.url) as waiting:
+                    got.append(waiting.acquire("5GiB", lease_id="job", wait=60))
+
+        waiter = threading.Thread(target=run)
+        waiter.start()
+        until(lambda: broker.waiters(), "a waiter")
+        server.stop()
+        with pytest.raises(PoolUnavailable):  # one who does not wait is told
+            broker.reap()
+        time.sleep(5)
+        assert waiter.is_alive()
+        server.start()
+        publish(broker, "GPU-a")
+        holder.release()
+        waiter.join(30)
+        assert [getattr(lease, "id", None) for lease in got] == ["job"]
