@@ -262,6 +262,29 @@ def test_a_process_is_adopted_once_and_not_beyond_its_card(broker: Broker) -> No
         broker.adopt(73, "4GiB", host="h1")
 
 
+@pytest.mark.parametrize("closed", ["drained", "hot"])
+def test_beyond_what_a_process_has_memory_is_adopted_only_where_it_is_lent(broker: Broker, closed: str) -> None:
+    agent = Agent(broker)
+    hot = {"state": State.CRITICAL, "job_state": State.CRITICAL} if closed == "hot" else {}
+    agent.sample("GPU-a", unmanaged_bytes=GIB, processes=((71, GIB),), **hot)
+    if closed == "drained":
+        broker.drain("GPU-a")
+    with pytest.raises(InsufficientMemory):
+        broker.adopt(71, "2GiB", host="h1")
+    assert broker.adopt(71, "1GiB", host="h1").memory_bytes == GIB
+
+
+def test_an_adopted_process_that_is_seen_again_has_its_lease_again(broker: Broker) -> None:
+    agent = Agent(broker)
+    agent.sample("GPU-a", unmanaged_bytes=GIB, processes=((71, GIB),))
+    lease = broker.adopt(71, "1GiB", host="h1", ttl=0.1)
+    until(lambda: broker.reap() and broker.get(lease.id).state == "reclaiming")  # type: ignore[union-attr]
+    with pytest.raises(LeaseLost):
+        broker.adopt(71, "1GiB", host="h1", ttl=0.1)
+    agent.sample("GPU-a", verdicts=(LeaseVerdict(lease.id, lease.token, "alive", GIB),))
+    assert broker.get(lease.id).state == "active"  # type: ignore[union-attr]
+
+
 def test_a_name_that_waits_is_not_adopted_under(broker: Broker) -> None:
     agent = Agent(broker)
     agent.sample("GPU-a", unmanaged_bytes=GIB, processes=((71, GIB),))
