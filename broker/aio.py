@@ -167,7 +167,7 @@ class AsyncBroker(AsyncViews):
             if claim is None:
                 raise
             return answers.Renewal(answers.read_registered(await self.call("register", *claim.argv), claim), 0)
-        return answers.Renewal(int(reply[0]), int(reply[1]))
+        return answers.Renewal(int(reply[0]), int(reply[1]), *reply[2:])
 
     async def release(self, lease_id: str, token: int) -> bool:
         """As ``Broker.release``."""

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker.calls import Ask
 from broker.errors import (
-    BrokerError,
     ImpossibleRequest,
     InsufficientMemory,
-    InvalidRequest,
-    LeaseConflict,
     LeaseLost,
     LeaseNotFound,
     PoolUnavailable,
-    StaleToken,
 )
+from broker.refusals import refusal
 from broker.units import format_size
-
-_ERROR = re.compile(r"BROKER_(?P<word>[A-Z_]+) (?P<rest>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +51,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a renewal brought, in ms of Redis's clock. ``revoke_at`` is 0 unless the lease was revoked."""
+    """What a renewal brought, in ms of Redis's clock. ``revoke_at`` is 0 unless the lease was revoked (``reason``)."""
 
     expires_at: int
     revoke_at: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,62 +175,3 @@ def read_adopt(reply: Sequence[str], request: Sequence[str | int]) -> Granted:
         f"no room for process {pid} to have {format_size(int(memory))}: with what it has, {format_size(int(reply[1]))}"
         " would be its; ask for less"
     )
-
-
-def refusal(reply: Sequence[str], request: Ask) -> BrokerError:
-    """What a refusal means, in words and numbers."""
-    asked, where = " or ".join(want.words for want in request.wants), _selector(request)
-    if reply[0] == "impossible":
-        return ImpossibleRequest(f"{asked} can never fit: {_never(reply, request, where)}; ask for less")
-    if reply[0] == "full":
-        return InsufficientMemory(f"{asked} cannot wait: {reply[1]} requests wait already; try again later")
-    return InsufficientMemory(f"no room for {asked}: {_not_now(reply, request, where)}; wait longer or ask for less")
-
-
-def _never(reply: Sequence[str], request: Ask, where: str) -> str:
-    if reply[2] == "quota":
-        return f"it is more than the quota of tenant {request.argv[6]}"
-    if reply[2] == "host":
-        return f"host {request.argv[3]} has not got so much memory or so many processors"
-    return f"the largest budget of any GPU{where} is {format_size(int(reply[1]))}"
-
-
-def _not_now(reply: Sequence[str], request: Ask, where: str) -> str:
-    if reply[4] == "settling":
-        return "the ledger lost data a moment ago, and its holders are given time to register what they hold"
-    if reply[4] == "quota":
-        return f"tenant {request.argv[6]} has its quota lent"
-    if reply[3] == "0":
-        return f"no GPU{where} that is open for grants has any; see `gpubroker status`"
-    free = int(reply[1])
-    kept = ""
-    if free >= min(want.memory_bytes for want in request.wants):
-        several = any(want.count > 1 for want in request.wants) or "host_memory" in request.options
-        kept = "; its host has not got the rest" if several or "cpus" in request.options else "; it is kept for others"
-    return f"the most that is free on one GPU{where} is {format_size(free)}{kept}"
-
-
-def _selector(request: Ask) -> str:
-    host, gpu = request.argv[3], request.argv[4]
-    by_class = " of the class asked for" if {"labels", "capability", "mig"} & set(map(str, request.options)) else ""
-    return (f" {gpu}" if gpu else "") + (f" on host {host}" if host else "") + by_class
-
-
-_ERRORS: dict[str, tuple[type[BrokerError], str]] = {
-    "LEASE_CONFLICT": (LeaseConflict, "the name is taken by another request ({rest}); choose another lease_id"),
-    "LEASE_NOT_FOUND": (LeaseNotFound, "the ledger holds no such lease ({rest}); acquire it first"),
-    "STALE_TOKEN": (StaleToken, "the lease has another holder now ({rest}); stop using its memory"),
-    "LEASE_LOST": (LeaseLost, "the lease is over ({rest}); stop using its memory and acquire again under a new name"),
-}
-_INVALID = re.compile(r"field=(?P<field>\S*) value=(?P<value>.*?) allowed=(?P<allowed>.*)", re.DOTALL)
-
-
-def broker_error(message: str) -> BrokerError | None:
-    """The exception that an error reply of a script means; ``None`` if it is not one of ours."""
-    found = _ERROR.match(message)
-    if not found:
-        return None
-    if found["word"] == "INVALID" and (parts := _INVALID.match(found["rest"])):
-        return InvalidRequest(parts["field"], parts["value"], parts["allowed"])
-    kind, text = _ERRORS.get(found["word"], (BrokerError, "{rest}"))
-    return kind(text.format(rest=found["rest"]))

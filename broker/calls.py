@@ -85,7 +85,7 @@ PLACEMENTS = ("balanced", "pack", "spread", "cool")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _CAPABILITY = re.compile(r"\d{1,2}\.\d{1,2}", re.ASCII)
-_MIG = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+]{0,31}", re.ASCII)
+_MIG = re.compile(r"any|none|only|[0-9]{1,2}g\.[0-9]{1,4}gb(\+[a-z0-9.]{1,16})?", re.ASCII)
 _GANG = re.compile(r"(?P<count>\d{1,3}) ?[xX] ?(?P<size>.+)", re.ASCII)
 
 Memory = int | str | Sequence[int | str]
@@ -128,7 +128,10 @@ def _want(one: object, gpus: int) -> Want:
     gang = _GANG.fullmatch(one.strip()) if isinstance(one, str) else None
     if gang is None:
         return Want(gpus, parse_size(one))  # type: ignore[arg-type]
-    return Want(check_whole("gpus", int(gang["count"]), 1, GPUS_MOST), parse_size(gang["size"]))
+    count = check_whole("gpus", int(gang["count"]), 1, GPUS_MOST)
+    if gpus not in (1, count):
+        raise InvalidRequest("gpus", gpus, f"{count}, or nothing: the memory {one!r} says so already")
+    return Want(count, parse_size(gang["size"]))
 
 
 def labels_text(labels: Mapping[str, str] | None) -> str:

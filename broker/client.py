@@ -207,7 +207,7 @@ class Broker(Views):
             if claim is None:
                 raise
             return answers.Renewal(answers.read_registered(self.call("register", *claim.argv), claim), 0)
-        return answers.Renewal(int(reply[0]), int(reply[1]))
+        return answers.Renewal(int(reply[0]), int(reply[1]), *reply[2:])
 
     def release(self, lease_id: str, token: int) -> bool:
         """End a lease, serving waiters in the same step. True if in time; False if its time had passed.

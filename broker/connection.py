@@ -14,9 +14,9 @@ from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.driver_info import DriverInfo
 
-from broker.answers import broker_error
 from broker.errors import BrokerError, InvalidRequest, PoolAway, PoolUnavailable
 from broker.ledger.server import shown_url
+from broker.refusals import broker_error
 
 if TYPE_CHECKING:
     from broker.finding import Places
@@ -185,7 +185,8 @@ def translate(error: redis.RedisError, url: str) -> BrokerError:
             return away(f"Redis at {url} refused: {hint} ({error})")
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return PoolAway(
-            f"Redis cannot be reached at {url}: {error}; start it, or name another: --redis-url or GPUBROKER_REDIS_URL"
+            f"Redis cannot be reached at {url}: {error}; start it (`gpubroker up` does, and says"
+            " where), or name another: --redis-url or GPUBROKER_REDIS_URL"
         )
     return PoolUnavailable(f"Redis at {url} refused: {error}")
 

@@ -76,6 +76,9 @@ class Explanation:
     tenant: str = "default"
     gpus: int = 1
     estimate_seconds: float | None = None
+    #: Why it can never be as the pool and the quota are: ``size``, ``quota``, ``host``, ``gpu``, ``selector``,
+    #: ``host_memory``, ``cpus`` or ``cards``; empty if it can.
+    never: str = ""
 
     @property
     def ahead(self) -> int:
@@ -174,7 +177,7 @@ class Inquiry:
         """Read what the estimate needs, and put it together."""
         from broker.models import Waiter
 
-        kind, place, waiters, quota, settling, total, _, _ = self._head
+        kind, place, waiters, quota, settling, total, _, never = self._head
         request, tenant, gpus = "", "default", 1
         fields, time, offset = yield [
             ("HGETALL", keys.waiter(self._what)), ("TIME",), ("HGET", keys.ledger, "clock_offset_ms"),
@@ -190,7 +193,7 @@ class Inquiry:
             what=self._what, request=request, kind=kind, place=int(place) or None, waiters=int(waiters),
             quota_left_bytes=int(quota) if quota else None, settling_until=int(settling) or None, now=now,
             cards=tuple(self._cards), total_cards=int(total), tenant=tenant, gpus=gpus,
-            estimate_seconds=(yield from _estimate(keys, self._cards, gpus, now)),
+            estimate_seconds=None if never else (yield from _estimate(keys, self._cards, gpus, now)), never=never,
         )  # fmt: skip
 
 

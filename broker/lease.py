@@ -43,6 +43,8 @@ class LeaseFacts:
         self.claim = granted.claim
         #: By when the holder was asked to end the lease, in ms of Redis's clock; ``None`` unless it was revoked.
         self.revoke_at: int | None = None
+        #: What the holder was told of why; empty unless the lease was revoked.
+        self.revoke_reason = ""
         self._lost = False
         self._released = False
         # Its time counts from before the question, and from the grant if that was earlier: a replay is old news.
@@ -92,6 +94,7 @@ class LeaseFacts:
     def _renewed(self, asked: float, renewal: Renewal, ttl: float | None) -> int:
         self._confirmed = asked
         self.expires_at, self.revoke_at = renewal.expires_at, renewal.revoke_at or None
+        self.revoke_reason = renewal.reason
         if ttl is not None:
             self._resized(claim=None if self.claim is None else self.claim.changed(ttl_ms=round(ttl * 1000)))
             self.ttl_ms = round(ttl * 1000)

@@ -30,13 +30,29 @@ def _headline(e: Explanation) -> str:
         best = next((card for card in e.cards if card.fits), None)
         if best is not None:
             return f"{e.request} would be granted now, for instance on {best.uuid} of {best.host}"
+        if e.never:
+            return f"{e.request} can never be granted as the pool is: {_NEVER[e.never].format(e=e)}"
         before = f", behind {_count(e.waiters, 'request')} at most" if e.waiters else ""
         return f"{e.request} would have to wait{before}{_at_the_earliest(e)}"
     room = next(
         (f"; there is room on {card.uuid} of {card.host}, at its next sign of life" for card in e.cards if card.fits),
         "",
     )
-    return f"{e.what} waits for {e.request}, at place {e.place} of {e.waiters}{room}{_at_the_earliest(e)}"
+    never = f"; as the pool is, it can never be granted: {_NEVER[e.never].format(e=e)}" if e.never else ""
+    return f"{e.what} waits for {e.request}, at place {e.place} of {e.waiters}{room}{never}{_at_the_earliest(e)}"
+
+
+#: What the pool, or the tenant, has not got at all.
+_NEVER = {
+    "size": "no GPU that it may use is so large",
+    "quota": "it is more than the quota of tenant {e.tenant}",
+    "host": "the pool has no such host now",
+    "gpu": "the pool has no such GPU now, or on another host",
+    "selector": "the pool has no GPU of that kind now",
+    "host_memory": "no host that it may use has so much memory to lend",
+    "cpus": "no host that it may use has so many processors to lend",
+    "cards": "no host that it may use has {e.gpus} GPUs",
+}
 
 
 def _at_the_earliest(e: Explanation) -> str:
@@ -53,10 +69,7 @@ def _reasons(e: Explanation) -> list[str]:
     by_reason: dict[str, list[CardVerdict]] = defaultdict(list)
     for card in e.cards:
         by_reason[card.why].append(card)
-    told = [say(e, by_reason[why]) for why, say in _SAID.items() if why in by_reason]
-    if set(by_reason) <= {"small", "selector"}:
-        told.insert(0, "as the pool is, it can never be granted")
-    return told
+    return [say(e, by_reason[why]) for why, say in _SAID.items() if why in by_reason]
 
 
 def _settling(e: Explanation, cards: Sequence[CardVerdict]) -> str:
@@ -66,9 +79,10 @@ def _settling(e: Explanation, cards: Sequence[CardVerdict]) -> str:
 
 def _quota(e: Explanation, cards: Sequence[CardVerdict]) -> str:
     need, left = cards[0].need_bytes * e.gpus, e.quota_left_bytes or 0
+    mend = "ask for less" if e.never == "quota" else "give something back"
     return (
-        f"tenant {e.tenant} has {format_size(left)} of its quota left and {format_size(need)} are needed: give "
-        f"something back, or raise it with `gpubroker tenants set {e.tenant} --quota SIZE`"
+        f"tenant {e.tenant} has {format_size(left)} of its quota left and {format_size(need)} are needed: {mend}, or "
+        f"raise it with `gpubroker tenants set {e.tenant} --quota SIZE`"
     )
 
 
@@ -85,7 +99,7 @@ def _gang(e: Explanation, cards: Sequence[CardVerdict]) -> str:
     most = max(cards, key=lambda card: int(card.detail or 0))
     return (
         f"{e.gpus} cards of one host are needed: {most.host} has {most.detail} with "
-        f"{format_size(most.need_bytes)} free; wait, or ask for fewer"
+        f"{format_size(most.need_bytes)} free; {'ask for fewer' if e.never == 'cards' else 'wait, or ask for fewer'}"
     )
 
 
@@ -109,16 +123,19 @@ def _passed(e: Explanation, cards: Sequence[CardVerdict]) -> str:
 
 def _host_lacks(what: str) -> Callable[[Explanation, Sequence[CardVerdict]], str]:
     def say(e: Explanation, cards: Sequence[CardVerdict]) -> str:
-        return f"too few of the host's {what} are left on {_list(card.host for card in cards)}; wait, or ask for fewer"
+        hosts = _list(card.host for card in cards)
+        mend = "ask for less" if e.never in ("host_memory", "cpus") else "wait, or ask for less"
+        return f"too {what} left on {hosts}; {mend}"
 
     return say
 
 
 def _drained(e: Explanation, cards: Sequence[CardVerdict]) -> str:
-    return (
-        f"{_count(len(cards), 'card')} drained: {_list(card.uuid for card in cards)}; "
-        f"`gpubroker undrain {cards[0].uuid}` opens one again, or `--host {cards[0].host}` its host"
-    )
+    own = next((card.uuid for card in cards if card.detail != "host"), "")
+    host = next((card.host for card in cards if "host" in card.detail), "")
+    opens = [f"`gpubroker undrain {own}` opens one again"] if own else []
+    opens += [f"`gpubroker undrain --host {host}` opens a host's"] if host else []
+    return f"{_count(len(cards), 'card')} drained: {_list(card.uuid for card in cards)}; {', '.join(opens)}"
 
 
 def _silent(e: Explanation, cards: Sequence[CardVerdict]) -> str:
@@ -164,8 +181,8 @@ _SAID: dict[str, Callable[[Explanation, Sequence[CardVerdict]], str]] = {
     "leased": _leased,
     "gang": _gang,
     "reserved": _reserved,
-    "host_memory": _host_lacks("bytes of memory"),
-    "cpus": _host_lacks("processors"),
+    "host_memory": _host_lacks("little of the host's memory is"),
+    "cpus": _host_lacks("few of the host's processors are"),
     "unmanaged": _unmanaged,
     "drained": _drained,
     "silent": _silent,

@@ -41,11 +41,14 @@ def acquire(
 ) -> None:
     """Borrow MEMORY (such as 4GiB) of one GPU and print the lease: `gpubroker release ID TOKEN` ends it.
 
-    2x8GiB is 8 GiB of each of two GPUs of one host; 16GiB,2x8GiB takes the first of the two that there is room for.
+    2x8GiB is 8 GiB of each of two GPUs of one host; 16GiB,2x8GiB takes the first of the two that there is room for. A
+    number without a unit is bytes.
     """
     broker = broker_from(redis_url, pool)
     lease = broker.acquire(alternatives(memory), ttl=ttl, wait=wait, lease_id=lease_id, owner=shell_owner(), **request)
     print_facts(lease_facts(lease), as_json)
+    if memory.isdigit() and int(memory) < 1 << 20:
+        click.echo(f"note: {memory} is a number of bytes; write {memory}GiB for GiB", err=True)
 
 
 def lease_facts(lease: Lease) -> dict[str, Any]:
@@ -81,8 +84,12 @@ def shell_owner() -> str:
 @json_option
 def renew(lease_id: str, token: int, ttl: float | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Put off the end of lease ID, held under TOKEN."""
-    expires_at = broker_from(redis_url, pool).renew(lease_id, token, ttl)
-    print_facts({"id": lease_id, "expires_at": expires_at}, as_json)
+    renewal = broker_from(redis_url, pool).prolong(lease_id, token, ttl)
+    facts = {"id": lease_id, "expires_at": renewal.expires_at}
+    if renewal.revoke_at:
+        facts |= {"revoke_at": renewal.revoke_at, "reason": renewal.reason}
+        click.echo(f"{lease_id} is wanted back: {renewal.reason}; release it before revoke_at", err=True)
+    print_facts(facts, as_json)
 
 
 @click.command()

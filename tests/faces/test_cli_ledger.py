@@ -293,7 +293,7 @@ def test_every_option_of_a_request_may_be_asked_about(cli: Cli, cards: Cards) ->
     assert "would be granted now" in cli("explain", "1GiB", "--label", "rack=a", "--capability", "8.0").stdout
     assert "not of the kind" in cli("explain", "1GiB", "--label", "rack=b").stdout
     assert "not of the kind" in cli("explain", "1GiB", "--host", "h2").stdout
-    assert "bytes of memory" in cli("explain", "1GiB", "--host-memory", "2GiB").stdout
+    assert "no host that it may use has so much memory" in cli("explain", "1GiB", "--host-memory", "2GiB").stdout
     assert "processors" in cli("explain", "1GiB", "--cpus", "2").stdout
     assert "2 cards of one host" in cli("explain", "2x1GiB").stdout
     cli("tenants", "set", "studio", "--quota", "1GiB")

@@ -28,7 +28,7 @@ def test_labels_limit_where(broker: Broker) -> None:
     host(broker, "h2", "GPU-b", labels="rack=b,zone=x")
     assert broker.acquire("1GiB", labels={"rack": "b"}).gpu_uuids == ("GPU-b",)
     assert broker.acquire("1GiB", labels={"rack": "a", "zone": "x"}).gpu_uuids == ("GPU-a",)
-    with pytest.raises(InsufficientMemory, match="class"):
+    with pytest.raises(InsufficientMemory, match="no GPU of labels rack=a,zone=y"):
         broker.acquire("1GiB", labels={"rack": "a", "zone": "y"})
     assert broker.acquire("1GiB", labels={"zone": "x"}, gpus=1).gpus == 1
 

@@ -33,13 +33,14 @@ def told(*cards: CardVerdict, **changes: object) -> Explanation:
     (card("unmanaged"), ["without a lease", "5.0 GiB of 6.0 GiB", "gpubroker adopt PID MEMORY --host h1"]),
     (card("reserved", "big"), ["kept for those who came before: big"]),
     (card("passed", "big"), ["with room, but big came before"]),
-    (card("drained"), ["drained: GPU-a", "gpubroker undrain GPU-a"]),
+    (card("drained", "gpu"), ["drained: GPU-a; `gpubroker undrain GPU-a` opens one again"]),
     (card("silent", "40000"), ["without a sample for up to 60 s", "gpubroker agent", "h1"]),
     (card("closed", "CRITICAL: 91 °C"), ["closed: GPU-a on h1 is CRITICAL: 91 °C"]),
     (card("closed", "UNAVAILABLE: "), ["is UNAVAILABLE"]),
     (card("selector", "  8.6;;rack=a"), ["not of the kind that was asked for: 8.6 rack=a"]),
-    (card("host_memory"), ["too few of the host's bytes of memory are left on h1"]),
+    (card("host_memory"), ["too little of the host's memory is left on h1"]),
     (card("cpus"), ["too few of the host's processors are left on h1"]),
+    (card("drained", "host"), ["`gpubroker undrain --host h1` opens a host's"]),
     (card("gang", "1"), ["2 cards of one host are needed: h1 has 1 with 4.0 GiB free"]),
     (card("quota"), ["studio has 1.0 GiB of its quota left and 8.0 GiB are needed", "tenants set studio --quota"]),
     (card("settling"), ["the ledger lost data", "9 s more"]),
@@ -57,7 +58,11 @@ def test_what_comes_right_by_itself_stands_before_what_a_person_mends_and_that_b
 
 
 def test_what_no_card_can_ever_hold_is_said_so() -> None:
-    assert "can never be granted" in told(card("small"), card("selector")).words()[1]
+    for never, words in (("size", "so large"), ("quota", "the quota of tenant default"), ("cards", "has 1 GPUs")):
+        for kind in ("ask", "waiting"):
+            headline = told(card("small"), never=never, kind=kind).words()[0]
+            assert "as the pool is" in headline
+            assert words in headline
     assert "can never be granted" not in str(told(card("small"), card("leased")))
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import Broker, InvalidRequest, State
-from broker.answers import broker_error
 from broker.calls import check_name
 from broker.ledger.server import shown_url
 from broker.plans import effective
+from broker.refusals import broker_error
 from broker.thresholds import Thresholds
 from broker.units import GIB, MAX_MEMORY_BYTES, MIB, format_size, parse_seconds, parse_size
 

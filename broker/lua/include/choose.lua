@@ -82,7 +82,7 @@ function some_of(index, least, most, count, largest_first, into)
   for _, name in ipairs(first) do table.insert(into, name) end
   local rest = #first == count and call('ZCOUNT', index, least, most) - count or 0
   if rest > 0 then
-    local offset = count + now % 100003 * 7919 % rest
+    local offset = count + call('HINCRBY', LEDGER, 'looked', count) % rest
     for _, name in ipairs(call(read, index, from, to, 'LIMIT', offset, count)) do table.insert(into, name) end
   end
   return into

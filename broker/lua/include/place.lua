@@ -63,7 +63,7 @@ function best_of(index, ask, bytes, not_these)
     if seen < 64 and seen + #uuids >= 64 then
       local rest = call('ZCOUNT', index, bytes, '+inf') - from
       if rest <= 0 then return nil end
-      from = from + now % 100003 * 7919 % rest
+      from = from + call('HINCRBY', LEDGER, 'looked', 64) % rest
     end
     seen = seen + #uuids
   end
