@@ -262,6 +262,10 @@ class AsyncBroker(AsyncViews):
         """As ``Broker.undrain``."""
         await self._mark("undrain", gpu, host)
 
+    async def retire(self, host: str) -> None:
+        """As ``Broker.retire``."""
+        calls.retired(await self.call("leave", check_name("host", host), 1), host)
+
     async def _mark(self, name: str, gpu: str | None, host: str | None) -> None:
         kind, what = calls.marked(gpu, host)
         if await self.call(name, kind, what) == "unknown":

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from broker.errors import InvalidRequest
+from broker.errors import BrokerError, InvalidRequest
 from broker.units import MAX_SAFE_INTEGER, TIB, format_size, parse_seconds, parse_size
 
 #: A lease lives from a tenth of a second to a day before it must be renewed.
@@ -309,6 +309,18 @@ def adoption(
         check_name("tenant", tenant), check_name("owner", owner if owner is not None else f"{on}:{number}"),
         check_name("pid_started", pid_started) if pid_started else "",
     )  # fmt: skip
+
+
+def retired(answer: str, host: str) -> None:
+    """What became of a host that a person retires.
+
+    Raises:
+        BrokerError: there is no such host, or its agent is at work.
+    """
+    if answer == "unknown":
+        raise BrokerError(f"the pool knows no host {host}; see `gpubroker status`")
+    if answer == "fresh":
+        raise BrokerError(f"the agent of host {host} is at work; stop it, and the host leaves by itself")
 
 
 def marked(gpu: str | None, host: str | None) -> tuple[str, str]:

@@ -315,6 +315,14 @@ class Broker(Views):
         """
         self._mark("undrain", gpu, host)
 
+    def retire(self, host: str) -> None:
+        """Forget a host whose agent is gone for good; its cards go with their last leases.
+
+        Raises:
+            BrokerError: the pool knows no such host, or its agent is at work.
+        """
+        calls.retired(self.call("leave", check_name("host", host), 1), host)
+
     def _mark(self, name: str, gpu: str | None, host: str | None) -> None:
         kind, what = calls.marked(gpu, host)
         if self.call(name, kind, what) == "unknown":

@@ -26,6 +26,7 @@ _VERBS = {
     "tenants": ("broker.cli.tenants:tenants", "Who shares the pool: quotas, weights, use."),
     "drain": ("broker.cli.drain:drain", "Grant nothing more on a GPU or host; running leases stay."),
     "undrain": ("broker.cli.drain:undrain", "Open a drained GPU or host again."),
+    "retire": ("broker.cli.drain:retire", "Forget a host that is gone for good."),
     "doctor": ("broker.cli.doctor:doctor", "Look for what is wrong with pool and server, and mend it."),
     "events": ("broker.cli.events:events", "The journal, or what happens from now on."),
     "history": ("broker.cli.events:history", "The samples of one GPU."),

@@ -1,4 +1,4 @@
-"""`gpubroker drain` and `undrain`: take a GPU or a whole host out of service, and back."""
+"""`gpubroker drain`, `undrain` and `retire`: take a GPU or a whole host out of service, and back, or for good."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def undrain(gpu: str | None, host: str | None, redis_url: str, pool: str) -> Non
     _require_one(gpu, host)
     broker_from(redis_url, pool).undrain(gpu, host=host)
     click.echo(f"undrained {gpu or host}")
+
+
+@click.command()
+@click.argument("host")
+@pool_options
+def retire(host: str, redis_url: str, pool: str) -> None:
+    """Forget HOST, whose agent is gone for good; its GPUs go with their last leases."""
+    broker_from(redis_url, pool).retire(host)
+    click.echo(f"retired {host}")
 
 
 def _require_one(gpu: str | None, host: str | None) -> None:

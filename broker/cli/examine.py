@@ -114,7 +114,12 @@ def _agents(broker: Broker, now: int) -> Iterator[Finding]:
         if host.fresh_until < now:
             bad = True
             says = f"its agent has been silent for {duration(now - host.sampled_at)}: nothing is granted there"
-            yield Finding(f"host {host.host}", False, says, f"start `gpubroker agent` on {host.host} again")
+            yield Finding(
+                f"host {host.host}",
+                False,
+                says,
+                f"start `gpubroker agent` on {host.host} again, or `gpubroker retire {host.host}`",
+            )
         elif host.state != "OK":
             bad = True
             yield Finding(f"host {host.host}", False, host.reason or host.state, f"look at the driver of {host.host}")
@@ -123,7 +128,12 @@ def _agents(broker: Broker, now: int) -> Iterator[Finding]:
 
 
 def _cards(broker: Broker) -> Iterator[Finding]:
-    for gpu in broker.gpus():
+    gpus = broker.gpus()
+    if gpus and not any(gpu.lends for gpu in gpus):
+        drained = sum(gpu.drained for gpu in gpus)
+        says = f"none of {len(gpus)} cards lends, {drained} of them drained"
+        yield Finding("cards", False, says, "`gpubroker status` says why; `gpubroker undrain` opens a drained one")
+    for gpu in gpus:
         if gpu.short_bytes:
             yield Finding(
                 f"GPU {gpu.uuid}", False,

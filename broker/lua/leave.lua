@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- An agent says goodbye: its GPUs lend nothing more, and each is forgotten once no lease is on it.
+-- An agent says goodbye, or a person does for one that is gone for good: its GPUs lend nothing more, and each is forgotten
+-- once no lease is on it.
 --
 -- KEYS   the pool's keys
--- ARGV   1 host
--- reply  left | unknown
+-- ARGV   1 host  2 '1': only if its samples are not fresh any more
+-- reply  left | unknown | fresh
 -- errors BROKER_INVALID
 -- cost   O(log n) for each of the host's GPUs, at most 64
 -- include: keys check ledger turn gpu
@@ -12,6 +13,7 @@
 local host = name('host', ARGV[1])
 if refusal then return refusal end
 if call('SISMEMBER', HOSTS, host) == 0 then return 'unknown' end
+if ARGV[2] == '1' and tonumber(call('HGET', HOST_OF .. host, 'fresh_until') or 0) >= now then return 'fresh' end
 local uuids = host_gpus(host)
 for _, uuid in ipairs(uuids) do
   local card = read_card(uuid)

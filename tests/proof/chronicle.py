@@ -95,13 +95,13 @@ class Chronicle:
 
     def _fitting_before(self, ask: Ask, order: tuple[int, int], cards: Sequence[str]) -> list[Waiter]:
         """Who comes before a request and could be served as well. One who was passed often enough to have a card kept
-        for it does not stand back behind another tenant's share."""
+        for it does not stand back behind another tenant's share, nor behind one who has another card kept."""
         m = self.model
         kept = set(cards) <= set(self.kept_before.get(ask.id, ()))
         return [
             w for w in m.queue()
             if w.ask.id != ask.id and m.goes_before(w, ask, order) and m.choice(w.ask)
-            and not (kept and w.ask.priority == ask.priority and order < w.order)
+            and not (kept and w.ask.priority == ask.priority and (order < w.order or w.kept))
         ]  # fmt: skip
 
     def _none_wronged(self, name: str, before: list[Waiter]) -> None:
