@@ -72,6 +72,20 @@ class Wire:
             self._require_version()
             return self._run_command("EVAL", command.text, len(keys), *keys, *argv)
 
+    def call_after(self, key: str, seconds: float, name: str, *argv: str | int) -> Any:
+        """Sleep until something is pushed on ``key``, ``seconds`` at most, then run a command: in one round trip.
+
+        The server keeps the command in the connection's buffer meanwhile, and runs it in the moment of the push.
+        """
+        keys = self.keys.all
+        if self._greeter is not None and self._greeter.unsaid:
+            self._drop_idle()
+        try:
+            ask = "EVALSHA", script(name).sha, len(keys), *keys, *argv
+            return (self._run_batch([("BLPOP", key, seconds), ask]))[1]
+        except NoScriptError:
+            return self.call(name, *argv)
+
     def _require_version(self) -> None:
         try:
             told = self.redis.execute_command("INFO", "server")  # type: ignore[no-untyped-call]
@@ -100,6 +114,8 @@ class Wire:
         except redis.RedisError as error:
             raise connection.translate(error, self.url) from error
         for place, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                raise reply
             if isinstance(reply, redis.RedisError):
                 replies[place] = self._run_again(reply, commands[place])
         return replies
@@ -201,6 +217,17 @@ class AsyncWire:
             await self._require_version()
             return await self._run_command("EVAL", command.text, len(keys), *keys, *argv)
 
+    async def call_after(self, key: str, seconds: float, name: str, *argv: str | int) -> Any:
+        """As ``Wire.call_after``."""
+        keys = self.keys.all
+        if self._greeter is not None and self._greeter.unsaid:
+            await self._drop_idle()
+        try:
+            ask = "EVALSHA", script(name).sha, len(keys), *keys, *argv
+            return (await self._run_batch([("BLPOP", key, seconds), ask]))[1]
+        except NoScriptError:
+            return await self.call(name, *argv)
+
     async def _require_version(self) -> None:
         try:
             told = await self.redis.execute_command("INFO", "server")  # type: ignore[no-untyped-call]
@@ -229,6 +256,8 @@ class AsyncWire:
         except redis.RedisError as error:
             raise connection.translate(error, self.url) from error
         for place, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                raise reply
             if isinstance(reply, redis.RedisError):
                 replies[place] = await self._run_again(reply, commands[place])
         return replies

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -38,6 +38,21 @@ def test_a_release_hands_over_to_the_waiter_that_sleeps(broker: Broker, cards: C
         lease = waiter.result(timeout=2)  # pushed: well before the waiter's next beat of 3 s
     assert broker.get("next").state == "active"  # type: ignore[union-attr]
     assert lease.waited_ms >= 0  # within a millisecond, if the machine is quick
+
+
+@pytest.mark.parametrize("ttl", [30, 2])
+def test_a_server_that_forgets_its_scripts_while_a_waiter_sleeps_hands_over(
+    broker: Broker, cards: Cards, ttl: int
+) -> None:  # fmt: skip
+    cards("GPU-a")
+    holder = broker.acquire("5GiB")
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(broker.acquire, "5GiB", wait=30, ttl=ttl, lease_id="next")
+        until(lambda: any(client["cmd"] == "blpop" for client in broker.redis.client_list()))
+        broker.redis.script_flush()
+        holder.release()
+        lease = waiter.result(timeout=2.5)
+    assert not lease.lost
 
 
 def test_an_expiry_serves_the_waiter_without_any_daemon(broker: Broker, cards: Cards) -> None:
@@ -238,23 +253,16 @@ def test_an_interrupted_claim_leaves_no_lease_behind(
 ) -> None:
     cards("GPU-a")
     holder = broker.acquire("5GiB")
-    run, asked = broker._run_command, []
+    run = broker._run_batch
 
-    def interrupted(*command: object) -> object:
-        if command[0] == "BLPOP":
-            holder_id, token = holder.id, holder.token
-            monkeypatch.setattr(broker, "_run_command", run)
-            broker.release(holder_id, token)
-            monkeypatch.setattr(broker, "_run_command", interrupted)
-            return None
-        reply = run(*command)
-        if command[0] == "EVALSHA":
-            asked.append(reply)
-            if len(asked) == 2:  # the claim was carried out; its reply never arrives
-                raise KeyboardInterrupt
-        return reply
+    def interrupted(commands: Sequence[Sequence[object]]) -> object:
+        if commands[0][0] == "BLPOP":
+            holder.release()
+            run(commands)  # it was pushed, and the claim carried out; the reply never arrives
+            raise KeyboardInterrupt
+        return run(commands)
 
-    monkeypatch.setattr(broker, "_run_command", interrupted)
+    monkeypatch.setattr(broker, "_run_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         broker.acquire("5GiB", wait=30)
     assert broker.leases() == []
@@ -293,14 +301,14 @@ def test_a_waiter_interrupted_in_its_sleep_leaves_the_queue(
 ) -> None:
     cards("GPU-a")
     broker.acquire("5GiB")
-    run = broker._run_command
+    run = broker._run_batch
 
-    def interrupted(*command: object) -> object:
-        if command[0] == "BLPOP":
+    def interrupted(commands: Sequence[Sequence[object]]) -> object:
+        if commands[0][0] == "BLPOP":
             raise KeyboardInterrupt
-        return run(*command)
+        return run(commands)
 
-    monkeypatch.setattr(broker, "_run_command", interrupted)
+    monkeypatch.setattr(broker, "_run_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         broker.acquire("5GiB", wait=30)
     assert broker.waiters() == []

@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant("pushes beyond the note are lost", f"{INCLUDE}/ledger.lua", "left = '*=-inf '", "left = ''",
            "tests/ledger/test_search.py"),
     Mutant("who stands behind many that do not fit is not looked at", f"{INCLUDE}/serve.lua",
-           "then return false end\n  walk_through()\n", "then return false end\n",
+           "  if plausible then walk_through() end\n", "",
            "tests/ledger/test_search.py"),
     Mutant("memory is adopted where none is lent", f"{LUA}/adopt.lua", "or anew > 0 and obstacle(ask, card, anew) then",
            "then"),

@@ -68,7 +68,7 @@ local function lines_of(groups, largest)
       elseif not within_quota(tenant_of(tenant), least_of_line(tonumber(size))) then
         hold_up(tenant_of(tenant), group)
       else
-        table.insert(lines, { name = flat[i], score = tonumber(flat[i + 1]), tenant = tenant, at = 0 })
+        table.insert(lines, { name = flat[i], score = tonumber(flat[i + 1]), tenant = tenant, size = tonumber(size), at = 0 })
         if #lines == LINES_MOST then return lines, true end
       end
     end
@@ -87,10 +87,10 @@ local function goes_before(x, y, fair)
   return x.score < y.score
 end
 
-local function next_line(lines, fair)
+local function next_line(lines, fair, largest)
   local best
   for _, line in ipairs(lines) do
-    if not line.done and (not best or goes_before(line, best, fair)) then best = line end
+    if not line.done and line.size <= largest and (not best or goes_before(line, best, fair)) then best = line end
   end
   return best
 end
@@ -165,11 +165,12 @@ end
 -- Serves from what grew. False if it stopped at a bound, with something served: then there is more to do.
 local function serve_from(cards, budget)
   budget.served = budget.served + serve_kept(cards)
-  local most, fair = most_free(), false
-  local lines, more = lines_of(groups_to_serve(cards), most > 0 and size_of_line(most) or -1)
+  local most, fair, plausible = most_free(), false, false
+  local largest = most > 0 and size_of_line(most) or -1
+  local lines, more = lines_of(groups_to_serve(cards), largest)
   for _, line in ipairs(lines) do fair = fair or line.tenant ~= lines[1].tenant end
   while budget.tried < TRIED_MOST and budget.served < SERVED_MOST do
-    local line = next_line(lines, fair)
+    local line = next_line(lines, fair, largest)
     if not line then
       if more then walk_through() end
       return true
@@ -180,18 +181,22 @@ local function serve_from(cards, budget)
       ask = nil -- not the one for whom the line was chosen: its own turn comes
     elseif ask then
       budget.tried = budget.tried + 1
-      local placed = least_bytes(ask) <= most and try(ask, line.score)
+      local fits = least_bytes(ask) <= most
+      local placed = fits and try(ask, line.score)
+      line.fits = line.fits or fits
+      plausible = plausible or fits
       if placed then
         hand_over(ask, placed)
-        budget.served, line.at = budget.served + 1, 0
+        budget.served, line.at, most = budget.served + 1, 0, most_free()
+        largest = most > 0 and size_of_line(most) or -1
       else
         line.at = line.at + 1 -- others of about its size may want less, or stand in another way
-        if line.at == 8 then line.done, more = true, true end
+        if line.at == (line.fits and 8 or 4) then line.done, more = true, more or line.fits end
       end
     end
   end
   if budget.served > 0 then return false end
-  walk_through()
+  if plausible then walk_through() end
   return true
 end
 
