@@ -63,7 +63,13 @@ def abandoned(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
         for command in (("GET", keys.ended(one)), ("EXISTS", keys.lease(one), keys.waiter(one)))
     ]
     told = zip(names, replies[::2], replies[1::2], strict=True)
-    return [one for one, how, there in told if how and how.split()[1] in ("expired", "dropped") and not there]
+    return [one for one, how, there in told if how and _given_up(how) and not there]
+
+
+def _given_up(ended: str) -> bool:
+    """Of a tombstone: token, how, nonce, and the nonce of a call under the name since then that was refused."""
+    _, how, *calls = ended.split(" ")
+    return how in ("expired", "dropped") and not any(calls[1:])
 
 
 def tenants(keys: Keys) -> Plan[list[Tenant]]:

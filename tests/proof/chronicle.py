@@ -287,6 +287,7 @@ class Chronicle:
         if waiter is None:
             self.wrong("law 7", f"{event['id']} was dropped from a queue in which it did not stand")
         self._due(waiter.deadline < self.model.now, event["id"])
+        self.model.ended[event["id"]] = Tombstone(0, "dropped", "", self.step.late + 60_000)
 
     def _reserved(self, event: Event, ahead: Sequence[Event]) -> None:
         m, waiter = self.model, self.model.waiters.get(event["id"])

@@ -38,6 +38,7 @@ end
 local function reap_silent_waiters()
   for _, id in ipairs(call('ZRANGEBYSCORE', WAITING, '-inf', '(' .. int(now), 'LIMIT', 0, 8)) do
     remove_waiter(id, 'silent')
+    call('SET', ENDED_OF .. id, '0 dropped ', 'PX', 60000)
     journal('dropped', 'id', id, 'reason', 'silent')
   end
 end
