@@ -244,6 +244,14 @@ class Audit:
         elif held is not None or not self._of_before(int(event.fields["token"])):
             self._break(event, 3, f"{event.fields['id']} expired without holding a lease")
 
+    def _revived(self, event: Event) -> None:
+        """An adopted process was seen again before its bytes were lent on: the lease goes on."""
+        held, token = self._live.get(event.fields["id"]), int(event.fields["token"])
+        if held is not None and held.token == token and held.over:
+            held.over = False
+        elif held is not None or not self._of_before(token):
+            self._break(event, 5, f"{event.fields['id']} came back under token {token}, which had not expired")
+
     def _not_in_grace(self, event: Event) -> None:
         if event.at < self._grace_until:
             self._break(
@@ -353,6 +361,7 @@ _HANDLERS: dict[str, Callable[[Audit, Event], None]] = {
     "reclaimed": Audit._gone,
     "unclaimed": Audit._gone,
     "expired": Audit._expired,
+    "revived": Audit._revived,
     "revoked": Audit._revoked,
     "queued": Audit._waits,
     "cancelled": Audit._leaves,

@@ -26,7 +26,7 @@ STATE_KINDS = {
 JOURNAL_KINDS = frozenset({
     "granted", "claimed", "queued", "released", "expired", "reclaimed", "unclaimed", "cancelled", "dropped", "state",
     "short", "joined", "left", "drained", "undrained", "config", "clock", "epoch", "settling", "resized", "revoked",
-    "reserved", "unreserved", "registered", "adopted", "tenant", "repaired",
+    "reserved", "unreserved", "registered", "adopted", "revived", "tenant", "repaired",
 })  # fmt: skip
 
 

@@ -283,6 +283,7 @@ def test_an_adopted_process_that_is_seen_again_has_its_lease_again(broker: Broke
         broker.adopt(71, "1GiB", host="h1", ttl=0.1)
     agent.sample("GPU-a", verdicts=(LeaseVerdict(lease.id, lease.token, "alive", GIB),))
     assert broker.get(lease.id).state == "active"  # type: ignore[union-attr]
+    assert [event.kind for event in broker.events() if event.kind in ("expired", "revived")] == ["expired", "revived"]
 
 
 def test_a_name_that_waits_is_not_adopted_under(broker: Broker) -> None:

@@ -23,7 +23,11 @@ class Agents(Court):
             return None
         self.begin()
         gone = [v.id for v in sample.verdicts if v.verdict == "gone" and self._is_reclaiming(v, sample.host)]
+        over = {lease.id for lease in m.leases.values() if lease.state == "reclaiming"}
         refused = self._take_sample(sample, host or m.hosts.setdefault(sample.host, Host(sample.host)))
+        back = {name for name in over if m.leases[name].state == "active"}
+        told = {event["id"] for event in self.step.events if event["kind"] == "revived"}
+        self.hold("journal", back == told, f"{back} were seen again, the journal says {told}")
         self.follow()
         self.hold("law 9", not set(gone) & set(m.leases), f"{gone} were seen to be gone, and their bytes still count")
         self.answer(m.now, m.epoch, *refused)

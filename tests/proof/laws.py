@@ -166,6 +166,9 @@ def check_leases(account: Account, step: Step, cards: set[str]) -> Iterator[Find
             yield "law 2", f"lease {lease_id} is there, and no event says since when"
         if lease and before and key not in step.deleted and before.get("token") != lease.get("token"):
             yield "law 5", f"lease {lease_id} had token {before.get('token')}, now {lease.get('token')}"
+        back = bool(lease and before) and (before["state"], lease["state"]) == ("reclaiming", "active")
+        if back and not ("revived" in kinds and lease.get("adopted")) and key not in step.deleted:
+            yield "law 9", f"lease {lease_id} was over, and lives again"
         if lease:
             yield from _own_token(account, lease_id, int(lease["token"]))
     for event in step.events:

@@ -185,6 +185,9 @@ function take_verdict(sample, v)
       if lease.revoke_at > 0 then expires = math.min(expires, math.max(lease.revoke_at, now + 1)) end
       call('HSET', LEASE_OF .. v.id, 'expires_at', int(expires), 'state', 'active')
       call('ZADD', LEASES, due(expires), v.id)
+      if lease.state == 'reclaiming' then
+        journal('revived', 'id', v.id, 'token', lease.token, 'gpu_uuids', lease.gpus, 'memory_bytes', int(lease.bytes))
+      end
     end
   elseif v.verdict == 'gone' and lease.state == 'reclaiming' then
     end_lease(lease, lease.revoke_at > 0 and lease.revoke_at <= now and 'revoked' or 'expired', 'reclaimed', 'why', 'seen')
