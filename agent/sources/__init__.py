@@ -1,4 +1,4 @@
-"""Where readings come from: the hardware through NVML, or a simulated host. All know only ``Source`` and ``Reading``.
+"""Where readings come from: NVML, a simulated host, or a recording. All know only ``Source`` and ``Reading``.
 
 Judging a reading is the sampler's work.
 """
@@ -6,7 +6,7 @@ Judging a reading is the sampler's work.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from broker.values import HeldLease, State
@@ -22,10 +22,14 @@ LARGEST_BYTES = 1 << 50
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that the driver sees on a GPU. ``memory_bytes`` is ``None`` where the driver does not tell."""
+    """A process that the driver sees on a GPU, by the host's own pid; ``None`` where the driver does not tell.
+
+    ``utilization_percent`` is the share of time in which it kept the GPU busy since the last reading, 0 to 100.
+    """
 
     pid: int
     memory_bytes: int | None
+    utilization_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Reading:
 
     ``memory_used_bytes`` is without what the driver reserves for itself, where it tells them apart. ``processes`` is
     ``None`` where the driver has no such list. ``capability`` is CUDA's compute capability, ``"8.6"``, and ``mig`` the
-    profile of a MIG instance.
+    profile of a MIG instance. ``hardware`` is what else the card offers, by the names of ``broker.hardware.FIELDS``;
+    what it does not offer is not there. ``xids`` are the driver's errors of this card since the last reading.
     """
 
     uuid: str
@@ -50,6 +55,8 @@ class Reading:
     capability: str = ""
     mig: str = ""
     fault: str = ""
+    hardware: Mapping[str, int | str] = field(default_factory=dict)
+    xids: tuple[int, ...] = ()
 
 
 class NoGpuError(Exception):
@@ -94,6 +101,6 @@ def sane(reading: Reading) -> Reading:
         temperature_c=heat if heat is not None and heat in TEMPERATURES else None,
         utilization_percent=load if load is not None and 0 <= load <= 100 else None,
         processes=None if reading.processes is None else tuple(
-            Process(process.pid, within_total(process.memory_bytes)) for process in reading.processes
+            replace(process, memory_bytes=within_total(process.memory_bytes)) for process in reading.processes
         ),
     )  # fmt: skip
