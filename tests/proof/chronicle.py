@@ -172,6 +172,7 @@ class Chronicle:
             self.hear(lease, waiter.ask.nonce if waiter and not own else str(self.step.argv[4]))
         else:
             self.hold("law 9", own, f"{lease.id} shrank, and nobody asked for it")
+            m.waiters.pop(f"{lease.id}+", None)  # its holder wants no growth any more
             self.hear(lease, str(self.step.argv[4]))
         m.bring_usage_to_now(lease.tenant)
         lease.size += more

@@ -149,6 +149,17 @@ def nobody_has_a_card_kept_before_who_came_first(walk: Walk) -> None:
     assert set(walk.model.leases) == {"first"}
 
 
+def a_lease_that_shrinks_wants_to_grow_no_more(walk: Walk) -> None:
+    assert walk.wants("job", 5, gpu="GPU-e") == "granted"
+    assert walk.wants("other", 2, gpu="GPU-e") == "granted"
+    walk.do("resize", "job", walk.model.leases["job"].token, 7 * GIB, 1, "")
+    assert "job+" in walk.model.waiters
+    assert walk.wants("next", 3, gpu="GPU-e") == "waiting"
+    walk.do("resize", "job", walk.model.leases["job"].token, 2 * GIB, 1, "")
+    assert "job+" not in walk.model.waiters
+    assert "next" in walk.model.leases
+
+
 WALKS = [
     cards_with_another_class_serve_who_waited_for_it, a_card_that_moves_while_it_reads_open_serves_its_new_host,
     a_gang_stays_on_one_host_though_a_card_moved, a_card_that_moves_leaves_the_mark_of_its_host_behind,
@@ -157,7 +168,8 @@ WALKS = [
     the_second_of_a_line_stands_at_its_own_place, who_came_while_the_ledger_settled_is_served_after_it,
     a_lease_on_two_cards_grows_when_the_second_comes_free,
     a_gang_of_higher_priority_takes_a_kept_card_beside_a_free_one,
-    a_lease_on_two_cards_is_preempted_once, nobody_has_a_card_kept_before_who_came_first,
+    a_lease_on_two_cards_is_preempted_once, a_lease_that_shrinks_wants_to_grow_no_more,
+    nobody_has_a_card_kept_before_who_came_first,
 ]  # fmt: skip
 
 
