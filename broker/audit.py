@@ -24,7 +24,7 @@ class CardAccount:
     """One GPU as the journal tells it. Bytes; an empty state is not known, nor is the sum of an uncertain card."""
 
     state: str = "UNAVAILABLE"
-    drained: bool = False
+    drained_by: set[str] = field(default_factory=set)
     leased_bytes: int = 0
     peak_bytes: int = 0
     budget_at_peak_bytes: int = 0
@@ -108,7 +108,8 @@ class Audit:
         for forgotten in (self._live, self._queued, self._held, self._ended, self._drained_hosts, self._quotas):
             forgotten.clear()
         for card in self.cards.values():
-            card.certain, card.drained, card.leased_bytes, card.kept_for = not unsure, False, 0, ""
+            card.certain, card.leased_bytes, card.kept_for = not unsure, 0, ""
+            card.drained_by.clear()
             card.state = "" if unsure else "UNAVAILABLE"
 
     def _of_before(self, token: int) -> bool:
@@ -184,7 +185,7 @@ class Audit:
             self._break(event, 11, f"{f['id']} was {what} while holders could still register what they have")
         for uuid in _cards(f):
             card = self._card(uuid)
-            drained = card.drained or f.get("host", "") in self._drained_hosts
+            drained = card.drained_by or f.get("host", "") in self._drained_hosts
             if drained or (card.state and card.state not in _LENDS):
                 self._break(event, 8, f"{what} on {uuid}, {'drained' if drained else card.state}")
             if card.kept_for not in ("", f["id"], f"{f['id']}+") and self._comes_after(event, card.kept_for):
@@ -312,7 +313,8 @@ class Audit:
     def _drained(self, event: Event) -> None:
         uuid, host, on = event.fields.get("gpu", ""), event.fields.get("host", ""), event.kind == "drained"
         if uuid:
-            self._card(uuid).drained = on
+            marks, by = self._card(uuid).drained_by, event.fields.get("by", "gpu")
+            (marks.add if on else marks.discard)(by)
         elif on:
             self._drained_hosts.add(host)
         else:

@@ -27,6 +27,7 @@ JOURNAL_KINDS = frozenset({
     "granted", "claimed", "queued", "released", "expired", "reclaimed", "unclaimed", "cancelled", "dropped", "state",
     "short", "joined", "left", "drained", "undrained", "config", "clock", "epoch", "settling", "resized", "revoked",
     "reserved", "unreserved", "registered", "adopted", "revived", "tenant", "repaired",
+    "xid", "warning", "overuse", "idle",
 })  # fmt: skip
 
 

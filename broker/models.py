@@ -97,7 +97,8 @@ class LeaseRecord(Record):
     ``state`` is ``granted`` (to a waiter that has not claimed it yet), ``active`` or ``reclaiming`` (its time is over,
     its bytes still count). ``choice`` says which of the request's alternatives it is, from 1 on. ``revoke_at`` is when
     it ends at the latest; ``adopted`` leases stand for a process that had asked nobody, ``registered`` ones came back
-    after the ledger had lost them.
+    after the ledger had lost them. ``over_bytes`` is what its process takes beyond it, on the card where that is most;
+    ``idle_seconds`` for how long its cards have done nothing, 0 while that is not long enough to be called idle.
     """
 
     id: str
@@ -126,6 +127,8 @@ class LeaseRecord(Record):
     revoke_reason: str = ""
     adopted: bool = False
     registered: bool = False
+    over_bytes: int | None = None
+    idle_seconds: int | None = None
 
     @property
     def uuids(self) -> tuple[str, ...]:

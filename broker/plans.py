@@ -251,6 +251,12 @@ def new_config(keys: Keys, changes: dict[str, Any], uuid: str | None) -> Plan[tu
     return result, [stored.get("version", "0"), *(part for pair in kept.items() for part in pair)]
 
 
+def marks(keys: Keys, uuids: Sequence[str]) -> Plan[dict[str, tuple[str, str]]]:
+    """Who drained each GPU, and the reason of its state."""
+    rows = yield [("HMGET", keys.gpu(uuid), "drained_by", "reason") for uuid in uuids]
+    return {uuid: (by or "", reason or "") for uuid, (by, reason) in zip(uuids, rows, strict=True)}
+
+
 def agent_view(keys: Keys, uuids: Sequence[str]) -> Plan[tuple[dict[str, list[HeldLease]], dict[str, str]]]:
     """What an agent asks before it publishes: the leases on each of these GPUs, and the stored configuration.
 

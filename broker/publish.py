@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from broker import plans
 from broker.calls import check_name, check_whole
+from broker.errors import BrokerError, InvalidRequest, PoolAway
 from broker.values import HostReport
 
 if TYPE_CHECKING:
@@ -17,8 +19,14 @@ if TYPE_CHECKING:
 
 #: A host that tells nothing of itself.
 UNTOLD = HostReport()
-#: The ledger takes so many processes of a card, and so many leases a sample.
-PROCESSES_MOST, VERDICTS_MOST = 64, 1024
+#: The ledger takes so many processes of a card, so many leases a sample, and so many of the driver's errors of a card.
+PROCESSES_MOST, VERDICTS_MOST, XIDS_MOST = 64, 1024, 16
+#: Samples that are kept while the ledger cannot be reached: the newest ones.
+UNSENT_MOST = 20
+
+
+class HostTaken(BrokerError):
+    """Another agent publishes for this host."""
 
 
 class Publisher:
@@ -32,13 +40,17 @@ class Publisher:
         """
         self._broker = broker
         self.host = check_name("host", host)
-        self._life = f"a{os.urandom(8).hex()}"
-        self._sequence = 0
         self._heard: tuple[int, float] | None = None  # the ledger's time, and ours, at its last answer
+        self._unsent: deque[list[str | int]] = deque(maxlen=UNSENT_MOST)
+        self._begin()
         #: The ledger's generation as this agent was last told; 0 at the start.
         self.epoch = 0
-        #: Whether the ledger took the last sample for old news: another agent may publish for this host.
-        self.late = False
+
+    def _begin(self) -> None:
+        """Begin a life in the ledger."""
+        self._life = f"a{os.urandom(8).hex()}"
+        self._sequence = 0
+        self._unsent.clear()
 
     def now(self) -> int | None:
         """The ledger's time in ms, by its last answer and this process's monotonic clock; ``None`` before that.
@@ -62,6 +74,18 @@ class Publisher:
         """The leases on each of these GPUs alone."""
         return self.view(uuids)[0]
 
+    def marks(self, uuids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Who drained each of these GPUs, and the reason that stands in the ledger."""
+        return self._broker.run(plans.marks(self._broker.keys, uuids))
+
+    def revoke(self, lease: HeldLease, grace: float, reason: str) -> None:
+        """Ask for the end of this very lease within ``grace`` seconds; one that is over already is left alone.
+
+        Raises:
+            PoolUnavailable: Redis cannot be reached.
+        """
+        self._broker.call("revoke", lease.id, max(0, round(grace * 1000)), reason[:256], lease.token)
+
     def publish(
         self,
         reports: Sequence[GpuReport],
@@ -73,36 +97,84 @@ class Publisher:
         host_report: HostReport = UNTOLD,
         verdicts: Sequence[LeaseVerdict] = (),
         read_at: int | None = None,
+        away: bool = False,
     ) -> list[str]:
         """Publish a sample of every GPU of the host in one step; it counts as fresh for three intervals.
 
         Without reports the host stands in the ledger with no GPU, for the reason given. ``read_at`` is ``now()`` of
         when the reading began. Returns the UUIDs that were not taken, because another host publishes them.
 
+        What cannot be sent is kept, the newest samples only, and sent before the next one: each counts as old as it
+        is. ``away``: the ledger is known to be out of reach, so this one is kept without asking.
+
         Raises:
-            InvalidRequest: a value is not allowed. PoolUnavailable: Redis cannot be reached.
+            InvalidRequest: a value is not allowed. HostTaken: another agent publishes for this host. PoolUnavailable:
+                Redis cannot be reached.
         """
         self._sequence += 1
         argv: list[str | int] = [
             self.host, check_whole("interval_ms", interval_ms, 1, 3_600_000), host_state, host_reason, source,
             len(reports), len(verdicts[:VERDICTS_MOST]), self.epoch, self._life, self._sequence, _text(read_at),
-            _text(host_report.memory_bytes), _text(host_report.cpus_milli), host_report.labels,
+            _text(host_report.memory_bytes), _text(host_report.cpus_milli), host_report.labels, host_report.machine,
+            _pairs(host_report.vitals),
         ]  # fmt: skip
         for report in reports:
             argv += _report(report)
         for verdict in verdicts[:VERDICTS_MOST]:
-            argv += [verdict.id, verdict.token, verdict.verdict, _text(verdict.used_bytes)]
-        reply = self._broker.call("publish_sample", *argv)
-        # An answer that was lost on its way is asked for again, by then the sample is its own predecessor.
-        self.late = reply[0] == "late"
-        told, epoch, *refused = map(str, reply[1:3] if self.late else reply)
+            argv += [
+                verdict.id, verdict.token, verdict.verdict, _text(verdict.used_bytes), _text(verdict.over_bytes),
+                _text(verdict.idle_seconds),
+            ]  # fmt: skip
+        if self._heard is None:  # without the ledger's time no sample could say how old it is
+            self._unsent.clear()
+        self._unsent.append(argv)
+        if away:
+            raise PoolAway(f"the sample of {self.host} is kept until the ledger can be reached")
+        return self._send()
+
+    @property
+    def unsent(self) -> int:
+        """Samples that wait for the ledger to be reached."""
+        return len(self._unsent)
+
+    def _send(self) -> list[str]:
+        refused: list[str] = []
+        while self._unsent:
+            argv = self._unsent[0]
+            try:
+                reply = self._broker.call("publish_sample", *argv)
+            except InvalidRequest:
+                self._unsent.popleft()
+                raise
+            self._unsent.popleft()
+            refused = self._take(list(map(str, reply)))
+        return refused
+
+    def _take(self, reply: list[str]) -> list[str]:
+        """What the ledger answered. One that was lost on its way is asked for again: then the sample is late."""
+        how = reply[0] if reply[0] in ("late", "taken") else ""
+        told, epoch, *more = reply[1:] if how else reply
         self._heard = int(told), time.monotonic()
         self.epoch = int(epoch)
-        return refused
+        if how == "late" and more[0] == "unknown":  # a ledger that lost data: this life begins anew in it
+            self._begin()
+        if how == "taken" or (how and more[0] == "followed"):
+            self._begin()
+            who = "an agent on another machine" if how == "taken" else "a newer agent"
+            raise HostTaken(f"{who} publishes for host {self.host!r}; stop one of the two, or give one another --host")
+        return [] if how else more
 
     def leave(self) -> None:
         """Say goodbye: the host's GPUs lend nothing more, and are forgotten once no lease is on them."""
         self._broker.call("leave", self.host)
+
+
+def _pairs(said: Mapping[str, int | str]) -> str:
+    return " ".join(f"{name} {str(value).replace(' ', '_')}" for name, value in said.items())
+
+
+def _warning(warning: tuple[str, float, float] | None) -> str:
+    return "" if warning is None else f"{warning[0]} {max(0, warning[1]):.0f} {max(0, 1000 * warning[2]):.0f}"
 
 
 def _text(value: int | None) -> str | int:
@@ -117,5 +189,6 @@ def _report(report: GpuReport) -> list[str | int]:
     return [
         check_name("gpu", report.uuid), report.index, report.name, report.state.value, report.job_state.value,
         report.reason, *map(_text, known), report.capability, report.mig,
-        " ".join(f"{pid}:{size}" for pid, size in report.processes[:PROCESSES_MOST]),
+        " ".join(f"{pid}:{size}" for pid, size in report.processes[:PROCESSES_MOST]), ",".join(sorted(report.marks)),
+        _pairs(report.hardware), " ".join(map(str, report.xids[:XIDS_MOST])), _warning(report.warning),
     ]  # fmt: skip

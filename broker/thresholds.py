@@ -1,15 +1,17 @@
-"""Configuration of a pool: every number of the states table and of the ledger, with its default and its bounds."""
+"""Configuration of a pool: every number and word that it runs by, with its default and its bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker.errors import InvalidRequest
 
 _COUNT_MAX = 1_000_000
+_NUMBERS = r"^([0-9]{1,4}(,[0-9]{1,4}){0,63})?$"
+_NAMES = r"^([A-Za-z0-9_.+-]{1,64}(,[A-Za-z0-9_.+-]{1,64}){0,15})?$"
 
 
 class Thresholds(BaseModel):
@@ -53,6 +55,40 @@ class Thresholds(BaseModel):
     usage_half_life_seconds: float = Field(
         3600.0, ge=1, le=31_536_000, description="seconds after which a tenant's use counts half"
     )
+    critical_grace_seconds: float = Field(
+        30.0, ge=0, le=86400, description="seconds that holders have to end on a card at temp_critical"
+    )
+    warning_seconds: float = Field(
+        120.0, ge=0, le=3600, description="seconds ahead in which a threshold that will be crossed is told; 0: never"
+    )
+    host_memory_throttle: int = Field(90, ge=1, le=100, description="% of a host's memory used; above it THROTTLED")
+    host_memory_critical: int = Field(97, ge=1, le=100, description="% of a host's memory used; above it none is lent")
+    overuse_policy: Literal["report", "revoke", "kill"] = Field(
+        "report", description="what befalls a lease whose process takes more than it borrowed"
+    )
+    overuse_tolerance_mb: int = Field(0, ge=0, le=4 << 20, description="MiB beyond a lease that are not called overuse")
+    overuse_grace_seconds: float = Field(
+        10.0, ge=0, le=86400, description="seconds from overuse to the end of the lease, or of the process"
+    )
+    idle_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=86400,
+        description="seconds in which a lease's cards do nothing until it is called idle; 0: never",
+    )
+    orphan_policy: Literal["report", "kill"] = Field(
+        "report", description="what befalls a process whose lease is gone and that still has GPU memory"
+    )
+    orphan_grace_seconds: float = Field(10.0, ge=0, le=86400, description="seconds from the end of a lease to that")
+    health_clean_seconds: float = Field(
+        600.0, ge=0, le=604_800, description="seconds of good readings until a card drained for its health is opened"
+    )
+    xid_ignore: str = Field(
+        "", pattern=_NUMBERS, description="XIDs told and no more, as 13,31; beside the built-in table"
+    )
+    xid_restart: str = Field("", pattern=_NUMBERS, description="XIDs at which the leases on the card are revoked")
+    xid_drain: str = Field("", pattern=_NUMBERS, description="XIDs at which the card is drained")
+    yield_to: str = Field("", pattern=_NAMES, description="names of programs that want the card for themselves, as a,b")
     events_max: int = Field(20_000, ge=100, le=_COUNT_MAX, description="journal entries kept, about")
 
     @model_validator(mode="after")
@@ -63,6 +99,8 @@ class Thresholds(BaseModel):
             raise ValueError("temp_optimal <= temp_normal <= temp_throttle <= temp_critical must hold")
         if list(shares) != sorted(shares):
             raise ValueError("memory_optimal <= memory_normal <= memory_critical must hold")
+        if self.host_memory_throttle > self.host_memory_critical:
+            raise ValueError("host_memory_throttle <= host_memory_critical must hold")
         return self
 
     @classmethod

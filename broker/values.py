@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -58,22 +59,31 @@ class LeaseVerdict:
     """What an agent saw of a lease: ``alive`` or ``gone`` of its process, ``""`` where it cannot tell, and its bytes.
 
     It names the token, so that a word that comes late is not taken for one about a newer lease of the same name.
+    ``over_bytes`` is what it takes beyond what it borrowed, on the card where that is most; ``idle_seconds`` for how
+    long its cards have done nothing, 0 while that is not long enough to be called idle. ``None`` is unknown.
     """
 
     id: str
     token: int
     verdict: str
     used_bytes: int | None = None
+    over_bytes: int | None = None
+    idle_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
     """What an agent says of its host. ``memory_bytes`` and ``cpus_milli`` are what jobs may have of it, ``None``
-    where it is not told: then none is lent. ``labels`` are ``"name=value,name=value"``."""
+    where it is not told: then none is lent. ``labels`` are ``"name=value,name=value"``. ``machine`` names this boot of
+    its machine: two machines cannot be one host. ``vitals`` is what else it says: ``cpu_percent``, ``load_milli``,
+    ``memory_used_bytes``, ``memory_available_bytes``, ``swap_used_bytes``, ``disk_free_bytes``, ``disk_total_bytes``.
+    """
 
     memory_bytes: int | None = None
     cpus_milli: int | None = None
     labels: str = ""
+    machine: str = ""
+    vitals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,10 @@ class GpuReport:
     ``unmanaged_bytes`` are in use by processes that hold no lease, ``processes`` those of them that are known: pid
     and bytes. ``capability`` is CUDA's compute capability, ``"8.6"``; ``mig`` the profile of a MIG instance. A GPU
     that cannot be read has ``state=UNAVAILABLE`` and says why in ``reason``.
+
+    ``marks`` are the agent's own reasons to drain it: ``health``, ``people``. ``hardware`` is what else the card says,
+    by the names of ``broker.hardware``; ``xids`` are the driver's errors of it since the last sample. ``warning`` is a
+    threshold that its temperature will cross, seconds until then, and by how many °C a minute it rises.
     """
 
     uuid: str
@@ -103,3 +117,7 @@ class GpuReport:
     capability: str = ""
     mig: str = ""
     processes: tuple[tuple[int, int], ...] = ()
+    marks: tuple[str, ...] = ()
+    hardware: Mapping[str, int | str] = field(default_factory=dict)
+    xids: tuple[int, ...] = ()
+    warning: tuple[str, float, float] | None = None

@@ -14,7 +14,7 @@ ORDER = (
     "ledger", "config", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases",
     "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
     "metrics_prefix", "hosts", "host_prefix", "tenants", "tenant_prefix", "classes", "wide", "reserved",
-    "lines_prefix", "line_prefix", "groups", "stale",
+    "lines_prefix", "line_prefix", "groups", "stale", "hardware_prefix",
 )  # fmt: skip
 
 
@@ -69,6 +69,7 @@ class Keys:
                 f"{root}line:",  # zset a line: waiters of one group, tenant and size, by place
                 f"{root}groups",  # set of groups of waiters that select by class
                 f"{root}stale",  # set of hosts of whose cards more may be free than `wide` says
+                f"{root}hardware:",  # hash a GPU: what its newest sample says beside what lending needs
             ),
         )
 
@@ -195,6 +196,10 @@ class Keys:
     def wake(self, lease_id: str) -> str:
         """List on which a waiter sleeps."""
         return self._at("wake_prefix", lease_id)
+
+    def hardware(self, uuid: str) -> str:
+        """Hash of what one GPU's newest sample says beside what lending needs."""
+        return self._at("hardware_prefix", uuid)
 
     def metrics(self, host: str) -> str:
         """Stream of one host's samples."""

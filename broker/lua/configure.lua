@@ -12,8 +12,8 @@ local version = whole('version', ARGV[1], 0, 9007199254740991)
 if #ARGV % 2 == 0 or #ARGV > 2001 then invalid('arguments', tostring(#ARGV), 'a version, then pairs, at most 1000') end
 for i = 2, #ARGV, 2 do
   name('config', ARGV[i])
-  if not string.match(ARGV[i + 1] or '', '^%d+%.?%d*$') or #ARGV[i + 1] > 16 then
-    invalid(ARGV[i], ARGV[i + 1] or '', 'a number')
+  if not string.match(ARGV[i + 1] or '', '^[%w_.,+-]+$') or #ARGV[i + 1] > 1024 then
+    invalid(ARGV[i], ARGV[i + 1] or '', 'a number, or words of letters, digits and _ . , + -')
   end
 end
 if refusal then return refusal end

@@ -14,11 +14,26 @@ local host = name('host', ARGV[1])
 if refusal then return refusal end
 if call('SISMEMBER', HOSTS, host) == 0 then return 'unknown' end
 if ARGV[2] == '1' and tonumber(call('HGET', HOST_OF .. host, 'fresh_until') or 0) >= now then return 'fresh' end
+-- What the agent saw of a card's health, or of people at it, it sees no more.
+local function lift_marks(card)
+  local by = call('HGET', GPU_OF .. card.uuid, 'drained_by') or ''
+  for _, mark in ipairs({ 'health', 'people' }) do
+    local without = with_mark(by, mark, false)
+    if without ~= by then
+      by = without
+      journal('undrained', 'gpu', card.uuid, 'host', host, 'by', mark, 'reason', 'its agent left')
+    end
+  end
+  card.drained = by ~= ''
+  call('HSET', GPU_OF .. card.uuid, 'drained', card.drained and '1' or '0', 'drained_by', by)
+end
+
 local uuids = host_gpus(host)
 for _, uuid in ipairs(uuids) do
   local card = read_card(uuid)
   if card and card.host == host then
     close_gpu(card, 'agent left')
+    lift_marks(card)
     if card.leased == 0 and not card.drained then
       forget_gpu(uuid, card)
     else

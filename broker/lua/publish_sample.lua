@@ -7,13 +7,20 @@
 --        5 source  6 number of GPUs, at most 64  7 number of leases, at most 1024  8 epoch that the agent was last told,
 --        0 at its start  9 life: a name that the agent gave itself at its start  10 sequence: 1, 2, ... in that life
 --        11 read_at: the ledger's time when the reading began, or ''  12 the host's memory in bytes or ''
---        13 its processors in thousandths or ''  14 labels k=v,k=v or ''; then for each GPU 17 values:
+--        13 its processors in thousandths or ''  14 labels k=v,k=v or ''  15 machine: a name of this boot of the host's
+--        machine, or ''  16 vitals: what else the host says, "name value name value"; then for each GPU 21 values:
 --        uuid index name state job_state reason memory_total_bytes memory_used_bytes memory_reserved_bytes
---        unmanaged_bytes temperature_c utilization_percent power_mw process_count capability mig processes; '' is unknown
---        (processes: those without a lease, "pid:bytes pid:bytes"); then for each lease 4: id token verdict used_bytes
---        (verdict: alive, gone or '': what the agent knows of its process)
+--        unmanaged_bytes temperature_c utilization_percent power_mw process_count capability mig processes marks hardware
+--        xids warning; '' is unknown (processes: those without a lease, "pid:bytes pid:bytes"; marks: the agent drains it for
+--        "health", "people", "health,people"; hardware: what else it says, "name value name value"; xids: the driver's errors
+--        since the last sample, "48 31"; warning: "threshold seconds slope", the slope in 0.001 °C a minute);
+--        then for each lease 6: id token verdict used_bytes over_bytes idle_seconds (verdict: alive, gone or '': what the
+--        agent knows of its process; over_bytes: on the card where it takes most beyond what it borrowed; idle_seconds: 0
+--        while it is not idle for as long as the pool calls idle)
 -- reply  the ledger's time in ms, the epoch, then the UUIDs that were not taken since another host publishes them
---        late ledger_ms epoch          (the sample is not newer than the last, or of an older life: nothing is written)
+--        late ledger_ms epoch why      (nothing is written; why: old, the sample is not newer than the last; followed, it
+--        is of an older life; unknown, the ledger knows another life and not the first sample of this one)
+--        taken ledger_ms epoch fresh_until_ms  (another machine publishes for this host, and is not silent)
 -- errors BROKER_INVALID
 -- cost   O(log n) for each GPU and lease, plus the waiters served
 -- include: keys check ledger gpu wide sample turn
@@ -29,24 +36,31 @@ if ARGV[12] ~= '' then whole('host_memory', ARGV[12], 0, 1125899906842624) end
 if ARGV[13] ~= '' then whole('cpus', ARGV[13], 0, 100000000) end
 local host_labels = labels_text('labels', ARGV[14])
 if ARGV[3] ~= 'OK' and ARGV[3] ~= 'UNAVAILABLE' then invalid('host_state', ARGV[3], 'OK or UNAVAILABLE') end
-if #ARGV ~= 14 + count * FIELDS + seen * 4 then
-  invalid('arguments', tostring(#ARGV), '14, 17 for each GPU and 4 for each lease')
+local machine, said, unsaid = name('machine', ARGV[15], true), read_vitals(ARGV[16] or '')
+if #ARGV ~= 16 + count * FIELDS + seen * WORDS then
+  invalid('arguments', tostring(#ARGV), '16, 21 for each GPU and 6 for each lease')
 end
 
 local reports, verdicts = {}, {}
 if not refusal then
-  for i = 1, count do reports[i] = read_report(15 + (i - 1) * FIELDS, host_labels) end
-  for i = 1, seen do verdicts[i] = read_verdict(15 + count * FIELDS + (i - 1) * 4) end
+  for i = 1, count do reports[i] = read_report(17 + (i - 1) * FIELDS, host_labels) end
+  for i = 1, seen do verdicts[i] = read_verdict(17 + count * FIELDS + (i - 1) * WORDS) end
 end
 if refusal then return refusal end
 
-local before = call('HMGET', HOST_OF .. host, 'life', 'sequence', 'drained', 'gpus', 'epoch', 'lives')
+local before = call('HMGET', HOST_OF .. host, 'life', 'sequence', 'drained', 'gpus', 'epoch', 'lives',
+  'machine', 'fresh_until')
 local told_epoch = epoch or tonumber(call('HGET', LEDGER, 'epoch') or 0)
 -- A sample that was held up on its way is no news, nor is one of an agent that another took the place of.
 local lives = before[6] or '' -- that came before the one at work
-if before[1] and (before[1] == life and sequence <= tonumber(before[2]) or before[1] ~= life and sequence > 1
-    and call('SISMEMBER', HOSTS, host) == 1) or string.find(' ' .. lives .. ' ', ' ' .. life .. ' ', 1, true) then
-  return { 'late', int(now), int(told_epoch) }
+local late = string.find(' ' .. lives .. ' ', ' ' .. life .. ' ', 1, true) and 'followed'
+  or before[1] == life and sequence <= tonumber(before[2]) and 'old'
+  or before[1] and before[1] ~= life and sequence > 1 and call('SISMEMBER', HOSTS, host) == 1 and 'unknown'
+if late then return { 'late', int(now), int(told_epoch), late } end
+-- Two machines of one name would tell of each other's cards and processes. On one machine the newer agent takes over.
+if before[1] and before[1] ~= life and machine ~= '' and (before[7] or '') ~= '' and machine ~= before[7]
+    and call('SISMEMBER', HOSTS, host) == 1 and tonumber(before[8] or 0) >= now then
+  return { 'taken', int(now), int(told_epoch), before[8] }
 end
 -- law 11: an agent that remembers an older epoch worked with a ledger that has lost something since. Its host's holders
 -- are given time to register, once; one that comes much later finds its holders' memory counted as unmanaged.
@@ -90,7 +104,8 @@ local more = tonumber(ARGV[12] ~= '' and ARGV[12] or 0) > known.memory or tonumb
 call('HSET', HOST_OF .. host, 'host', host, 'state', ARGV[3], 'reason', ARGV[4], 'source', ARGV[5],
   'gpus', table.concat(taken, ' '), 'sampled_at', int(sample.at), 'fresh_until', int(sample.fresh_until), 'life', life,
   'lives', lives, 'sequence', ARGV[10], 'epoch', int(told_epoch), 'labels', host_labels, 'memory_bytes', ARGV[12] ~= '' and ARGV[12] or '0',
-  'cpus_milli', ARGV[13] ~= '' and ARGV[13] or '0')
+  'cpus_milli', ARGV[13] ~= '' and ARGV[13] or '0', 'machine', machine, unpack(said))
+if #unsaid > 0 then call('HDEL', HOST_OF .. host, unpack(unsaid)) end
 hosts[host] = nil
 if more then host_grew(host) end
 if count > 1 then widen_host(host) end

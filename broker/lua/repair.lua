@@ -87,9 +87,10 @@ function parts.gpu(uuid)
     card.reserved = ''
   end
   local by, key = call('HGET', GPU_OF .. uuid, 'drained_by') or '', GPU_OF .. uuid
-  local own, hosts = string.find(by, 'gpu', 1, true), call('HGET', HOST_OF .. card.host, 'drained') == '1'
-  hash(key, 'drained_by', own and hosts and (by == 'host,gpu' and by or 'gpu,host') or own and 'gpu' or hosts and 'host' or '')
-  card.drained = own ~= nil or hosts
+  local hosts = call('HGET', HOST_OF .. card.host, 'drained') == '1'
+  by = with_mark(by, 'host', hosts)
+  hash(key, 'drained_by', by)
+  card.drained = by ~= ''
   hash(key, 'drained', card.drained and '1' or '0')
   hash(key, 'leased_bytes', int(card.leased))
   hash(key, 'free_bytes', int(math.max(0, card.budget - card.leased)))

@@ -61,6 +61,8 @@ class Agents(Court):
                 card.budget = max(0, card.capacity - report.unmanaged)
             if host.drained:
                 card.drained_by.add("host")
+            card.drained_by -= {"health", "people"}
+            card.drained_by |= set(filter(None, report.marks.split(",")))
             taken.append(report.uuid)
         for uuid in host.gpus:
             if uuid not in taken and uuid in m.cards and m.cards[uuid].host == sample.host:
@@ -106,6 +108,7 @@ class Agents(Court):
             card = m.cards.get(uuid)
             if card and card.host == name:
                 card.state, card.left = "UNAVAILABLE", True
+                card.drained_by -= {"health", "people"}
         host.joined, host.life, host.sequence, host.memory, host.cpus = False, "", 0, 0, 0
         self.follow()
         for uuid in host.gpus:

@@ -297,8 +297,8 @@ class Agents(Worker):
         if self.dice.random() < 0.02:
             sequence = max(1, sequence - self.dice.randrange(3))
         words: list[str | int] = [
-            host, INTERVAL_MS, state, "", "soak", len(uuids), len(verdicts) // 4, self.told[host], self.lives[host],
-            sequence, "", 16 * GIB, 8000, f"rack={'ab'[int(host[1]) % 2]}",
+            host, INTERVAL_MS, state, "", "soak", len(uuids), len(verdicts) // 6, self.told[host], self.lives[host],
+            sequence, "", 16 * GIB, 8000, f"rack={'ab'[int(host[1]) % 2]}", "", "",
         ]  # fmt: skip
         reply = self.attempt(lambda: self.broker.call("publish_sample", *words, *reports, *verdicts))
         if reply:
@@ -311,6 +311,7 @@ class Agents(Worker):
             if lease.gpu_uuids.split(",")[0] in uuids:
                 seen = self.dice.choice(("alive", "", "", "", "gone"))
                 words += [lease.id, str(lease.token), seen, str(lease.memory_bytes) if seen == "alive" else ""]
+                words += [str(self.dice.choice((0, 0, MIB))), str(self.dice.choice((0, 0, 600)))]
         return words
 
     def report(self, uuid: str) -> list[str | int]:
@@ -325,7 +326,9 @@ class Agents(Worker):
         pids = f"{STRANGERS[uuid]}:{self.unmanaged[uuid]}" if self.unmanaged[uuid] else ""
         index = int(uuid[-1])
         capability = "9.0" if uuid.startswith("GPU-h3") else "8.6"
-        return [uuid, index, "Test 8GB", state, state, "", *known, temperature, "", "", "", capability, "", pids]
+        marks = self.dice.choice((*[""] * 20, "health", "people", "health,people"))
+        more = marks, f"margin_c {90 - temperature}", self.dice.choice((*[""] * 20, "48 31")), ""
+        return [uuid, index, "Test 8GB", state, state, "", *known, temperature, "", "", "", capability, "", pids, *more]
 
 
 ROLES: dict[str, Callable[[Orders], Worker]] = {"holder": Holder, "operator": Operator, "agents": Agents}

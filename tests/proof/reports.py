@@ -17,14 +17,16 @@ class Report:
     capability: str = ""
     mig: str = ""
     processes: tuple[tuple[int, int], ...] = ()
+    marks: str = ""
 
     def argv(self, index: int) -> tuple[str | int, ...]:
-        """Its 17 arguments."""
+        """Its 21 arguments."""
         total, unmanaged = ("" if n is None else n for n in (self.total, self.unmanaged))
         strangers = " ".join(f"{pid}:{size}" for pid, size in self.processes)
         measured = total, unmanaged, "", unmanaged, 40 + index, "", "", ""
         return (
             self.uuid, index, "Test", self.state, self.state, "", *measured, self.capability, self.mig, strangers,
+            self.marks, "", "", "",
         )  # fmt: skip
 
     @classmethod
@@ -33,7 +35,7 @@ class Report:
         total, unmanaged = (int(argv[i]) if argv[i] != "" else None for i in (6, 9))
         pairs = [part.split(":") for part in str(argv[16]).split()]
         strangers = tuple((int(pid), int(size)) for pid, size in pairs)
-        return cls(str(argv[0]), str(argv[3]), total, unmanaged, str(argv[14]), str(argv[15]), strangers)
+        return cls(str(argv[0]), str(argv[3]), total, unmanaged, str(argv[14]), str(argv[15]), strangers, str(argv[17]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +69,19 @@ class Sample:
         head = (
             self.host, self.interval, "OK", "", "test", len(self.reports), len(self.verdicts), self.known_epoch,
             self.life, self.sequence, self.read_at or "", self.memory or "", self.cpus or "", self.labels,
+            "", "",
         )  # fmt: skip
         cards = [word for index, report in enumerate(self.reports) for word in report.argv(index)]
-        return (*head, *cards, *(word for v in self.verdicts for word in (v.id, v.token, v.verdict, "")))
+        return (*head, *cards, *(word for v in self.verdicts for word in (v.id, v.token, v.verdict, "", "", "")))
 
     @classmethod
     def parse(cls, *argv: str | int) -> Sample:
         """Read back."""
         count, seen = int(argv[5]), int(argv[6])
-        cards, leases = argv[14 : 14 + 17 * count], argv[14 + 17 * count :]
+        cards, leases = argv[16 : 16 + 21 * count], argv[16 + 21 * count :]
         return cls(
             str(argv[0]), str(argv[8]), int(argv[9]),
-            [Report.parse(*cards[i * 17 : i * 17 + 17]) for i in range(count)],
-            [Verdict(str(leases[i * 4]), int(leases[i * 4 + 1]), str(leases[i * 4 + 2])) for i in range(seen)],
+            [Report.parse(*cards[i * 21 : i * 21 + 21]) for i in range(count)],
+            [Verdict(str(leases[i * 6]), int(leases[i * 6 + 1]), str(leases[i * 6 + 2])) for i in range(seen)],
             int(argv[1]), int(argv[7]), int(argv[10] or 0), int(argv[11] or 0), int(argv[12] or 0), str(argv[13]),
         )  # fmt: skip

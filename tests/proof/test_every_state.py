@@ -341,11 +341,12 @@ def test_each_broken_law_is_named(script: Script, break_it: Callable[[Script], l
 
 def publish(broker: Broker, *uuids: str) -> None:
     """The first sample of an agent: cards of 6 GiB, well."""
-    head: list[str | int] = ["h1", 600_000, "OK", "", "test", len(uuids), 0, 0, os.urandom(8).hex(), 1, "", "", "", ""]
+    head: list[str | int] = ["h1", 600_000, "OK", "", "test", len(uuids), 0, 0, os.urandom(8).hex(), 1]
+    head += [""] * 6
     cards: list[str | int] = [
         word
         for i, uuid in enumerate(uuids)
-        for word in (uuid, i, "Test 6GB", "OPTIMAL", "OPTIMAL", "", 6 * GIB, 0, 0, 0, 40, "", "", "", "", "", "")
+        for word in (uuid, i, "Test 6GB", "OPTIMAL", "OPTIMAL", "", 6 * GIB, 0, 0, 0, 40, *[""] * 10)
     ]
     broker.call("publish_sample", *head, *cards)
 

@@ -93,7 +93,9 @@ def conditions(draw: st.DrawFn) -> dict[str, Any]:
     """How a card is: mostly well."""
     if draw(st.sampled_from([True, True, True, False])):
         return {"state": draw(st.sampled_from(["OPTIMAL", "NORMAL", "THROTTLED"]))}
-    kind = draw(st.sampled_from(["hot", "strangers", "strangers", "unknown", "mig", "older"]))
+    kind = draw(st.sampled_from(["hot", "strangers", "strangers", "unknown", "mig", "older", "marked"]))
+    if kind == "marked":
+        return {"marks": draw(st.sampled_from(["health", "people", "health,people"]))}
     if kind == "hot":
         return {"state": "CRITICAL"}
     if kind == "strangers":

@@ -37,7 +37,7 @@ function forget_gpu(uuid, card)
   call('ZREM', FRESH, uuid)
   call('ZREM', CAPACITY, uuid)
   call('SREM', GPUS, uuid)
-  call('DEL', GPU_OF .. uuid)
+  call('DEL', GPU_OF .. uuid, HARDWARE_OF .. uuid)
 end
 
 -- No fresh word of this GPU: nothing is lent on it until there is.

@@ -9,14 +9,11 @@ function marked()
   return kind, name(kind == 'host' and 'host' or 'gpu', ARGV[2])
 end
 
--- Sets or lifts one kind of mark on one card. The other kind stays.
+-- Sets or lifts one kind of mark on one card. The others stay.
 local function mark_card(uuid, kind, on)
   local card = read_card(uuid)
   if not card then return end
-  local by = call('HGET', GPU_OF .. uuid, 'drained_by') or ''
-  local of = { gpu = string.find(by, 'gpu', 1, true) ~= nil, host = string.find(by, 'host', 1, true) ~= nil }
-  of[kind] = on
-  by = of.gpu and of.host and 'gpu,host' or of.gpu and 'gpu' or of.host and 'host' or ''
+  local by = with_mark(call('HGET', GPU_OF .. uuid, 'drained_by') or '', kind, on)
   card.drained = by ~= ''
   if card.drained and card.reserved ~= '' then
     unreserve(card.reserved, 'its card is drained')
@@ -34,7 +31,7 @@ function mark(kind, what, on)
     local host = call('HGET', GPU_OF .. what, 'host')
     if not host then return false end
     mark_card(what, 'gpu', on)
-    journal(on and 'drained' or 'undrained', 'gpu', what, 'host', host)
+    journal(on and 'drained' or 'undrained', 'gpu', what, 'host', host, 'by', 'gpu')
     return true
   end
   if call('EXISTS', HOST_OF .. what) == 0 then return false end
@@ -44,7 +41,7 @@ function mark(kind, what, on)
   end
   local h = not on and call('SISMEMBER', HOSTS, what) == 0 and host_of(what)
   if h and h.leased_memory == 0 and h.leased_cpus == 0 then call('DEL', HOST_OF .. what) end -- its agent left
-  journal(on and 'drained' or 'undrained', 'host', what, 'gpu', '')
+  journal(on and 'drained' or 'undrained', 'host', what, 'gpu', '', 'by', 'host')
   return true
 end
 

@@ -1,7 +1,7 @@
 -- One GPU: what is known of it, and where it stands in the indexes.
 -- needs: keys ledger
 -- shares: lends SPAN WIDEST
--- gives: read_card offer write_leased
+-- gives: read_card offer write_leased with_mark
 
 -- law 8: decided here, in the script that grants. THROTTLED cards lend; the jobs on them work slower.
 lends = { OPTIMAL = true, NORMAL = true, THROTTLED = true }
@@ -30,6 +30,18 @@ function offer(card)
   end
   if card.reserved ~= '' then call('ZADD', RESERVED, free, uuid) end
   if card.peers > 1 and not card.takes then widened[card.host] = true end -- more may be free on several of them
+end
+
+-- Who drained a card, in one order: an operator it, or its host; its agent for its health, or for people who want it.
+local MARKS = { 'gpu', 'host', 'health', 'people' }
+function with_mark(by, mark, on)
+  local left, has = {}, ',' .. by .. ','
+  for _, one in ipairs(MARKS) do
+    local stands = string.find(has, ',' .. one .. ',', 1, true) ~= nil
+    if one == mark then stands = on end
+    if stands then table.insert(left, one) end
+  end
+  return table.concat(left, ',')
 end
 
 -- Writes what is leased of a card, and offers the rest.

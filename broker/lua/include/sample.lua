@@ -1,16 +1,27 @@
 -- What an agent says of its cards, and of the leases on them.
 -- needs: keys check ledger gpu cards wide tenant host lease queue choose
--- shares: FIELDS
--- gives: read_report read_verdict publish take_verdict
+-- shares: FIELDS WORDS
+-- gives: read_report read_verdict read_vitals publish take_verdict
 
 local SPEEDS = { OPTIMAL = '1.0', NORMAL = '0.8', THROTTLED = '0.5', CRITICAL = '0.0', UNAVAILABLE = '0.0' }
-FIELDS = 17
+FIELDS, WORDS = 21, 6 -- arguments for each GPU, and for each lease
+
+local MARKED = { [''] = true, health = true, people = true, ['health,people'] = true }
+
+-- Names and values in turn, parted by blanks.
+local function pairs_of(field, text)
+  local words = {}
+  if #text > 4096 or string.find(text, '[^%w_.,+%- ]') then return invalid(field, text, 'name value name value') end
+  for word in string.gmatch(text, '%S+') do table.insert(words, word) end
+  if #words % 2 ~= 0 then return invalid(field, text, 'name value name value') end
+  return words
+end
 
 -- The known values of one GPU, checked.
 function read_report(at, host_labels)
   local r = { uuid = name('gpu', ARGV[at]), index = ARGV[at + 1], name = ARGV[at + 2], state = ARGV[at + 3],
     job_state = ARGV[at + 4], reason = ARGV[at + 5], capability = ARGV[at + 14], mig = ARGV[at + 15],
-    processes = ARGV[at + 16], all = {}, known = {} }
+    processes = ARGV[at + 16], marks = ARGV[at + 17], xids = {}, warning = ARGV[at + 20], all = {}, known = {} }
   whole('index', r.index, 0, 65535)
   if not SPEEDS[r.state] then invalid('state', r.state, 'OPTIMAL, NORMAL, THROTTLED, CRITICAL or UNAVAILABLE') end
   if not SPEEDS[r.job_state] then invalid('job_state', r.job_state, 'one of the five states') end
@@ -30,6 +41,13 @@ function read_report(at, host_labels)
   end
   if r.mig ~= '' and (not string.match(r.mig, '^%w[%w.+]*$') or #r.mig > 32) then invalid('mig', r.mig, 'a profile such as 1g.5gb') end
   if #r.processes > 4096 or string.find(r.processes, '[^%d: ]') then invalid('processes', r.processes, 'pid:bytes pid:bytes') end
+  if not MARKED[r.marks] then invalid('marks', r.marks, 'health, people, both or none') end
+  r.hardware = pairs_of('hardware', ARGV[at + 18])
+  if #ARGV[at + 19] > 256 or string.find(ARGV[at + 19], '[^%d ]') then invalid('xids', ARGV[at + 19], 'numbers') end
+  for xid in string.gmatch(ARGV[at + 19], '%d+') do table.insert(r.xids, xid) end
+  if r.warning ~= '' and not string.match(r.warning, '^[%l_]+ %d+ %d+$') then
+    invalid('warning', r.warning, 'a threshold, seconds until it, and thousandths of a degree a minute')
+  end
   if lends[r.state] and not (r.memory_total_bytes and r.unmanaged_bytes) then
     invalid('state', r.state, 'UNAVAILABLE while total or unmanaged memory is unknown') -- nothing fails open
   end
@@ -39,11 +57,31 @@ function read_report(at, host_labels)
 end
 
 function read_verdict(at)
-  local v = { id = name('lease_id', ARGV[at]), token = ARGV[at + 1], verdict = ARGV[at + 2], used = ARGV[at + 3] }
+  local v = { id = name('lease_id', ARGV[at]), token = ARGV[at + 1], verdict = ARGV[at + 2], used = ARGV[at + 3],
+    over = ARGV[at + 4], idle = ARGV[at + 5] }
   whole('token', v.token, 1, 9007199254740991)
   if v.verdict ~= '' and v.verdict ~= 'alive' and v.verdict ~= 'gone' then invalid('verdict', v.verdict, 'alive, gone or nothing') end
-  if v.used ~= '' then whole('used_bytes', v.used, 0, 9007199254740991) end
+  for field, value in pairs({ used_bytes = v.used, over_bytes = v.over, idle_seconds = v.idle }) do
+    if value ~= '' then whole(field, value, 0, 9007199254740991) end
+  end
   return v
+end
+
+-- What else a host says of itself: names and values, and the names that it does not say.
+local VITALS = { 'cpu_percent', 'load_milli', 'memory_used_bytes', 'memory_available_bytes', 'swap_used_bytes',
+  'disk_free_bytes', 'disk_total_bytes' }
+function read_vitals(text)
+  local said, unsaid, given = pairs_of('vitals', text) or {}, {}, {}
+  for i = 1, #said, 2 do
+    given[said[i]] = true
+    whole(said[i], said[i + 1], 0, 9007199254740991)
+  end
+  for _, one in ipairs(VITALS) do
+    if not given[one] then table.insert(unsaid, one) end
+    given[one] = nil
+  end
+  if next(given) then invalid('vitals', text, table.concat(VITALS, ', ')) end
+  return said, unsaid
 end
 
 -- Bytes of a setting in MiB; what somebody wrote by hand and is no number lends nothing.
@@ -88,6 +126,26 @@ local function keep_or_not(card, was_host)
   end
 end
 
+-- What befell the card beside its state: driver's errors, heat to come, and who closed it or opened it again.
+local function tell_more(sample, report, before, by, warned)
+  local uuid, host = report.uuid, sample.host
+  for _, mark in ipairs({ 'health', 'people' }) do
+    local was, is = with_mark(before, mark, true) == before, with_mark(by, mark, true) == by
+    if was ~= is then
+      journal(is and 'drained' or 'undrained', 'gpu', uuid, 'host', host, 'by', mark, 'reason', is and report.reason or '')
+    end
+  end
+  for _, xid in ipairs(report.xids) do journal('xid', 'gpu', uuid, 'host', host, 'xid', xid) end
+  local threshold, seconds, slope = string.match(report.warning, '^(%S+) (%d+) (%d+)$')
+  if (threshold or '') ~= (warned or '') then
+    call('HSET', GPU_OF .. uuid, 'warned', threshold or '')
+    if threshold then
+      journal('warning', 'gpu', uuid, 'host', host, 'threshold', threshold, 'seconds', seconds,
+        'slope_c_per_minute', format('%.1f', tonumber(slope) / 1000), 'temperature_c', report.temperature_c and int(report.temperature_c) or '')
+    end
+  end
+end
+
 local function tell_state(sample, report, known, job_state, short, short_before)
   if known ~= report.state or job_state ~= report.job_state then
     journal('state', 'gpu', report.uuid, 'host', sample.host, 'from', known or '', 'to', report.state,
@@ -125,10 +183,14 @@ function publish(sample, report)
   if known and known.host ~= host and known.state ~= 'UNAVAILABLE' and known.fresh_until >= now then
     return false -- else the card moved house
   end
-  local marks = call('HMGET', GPU_OF .. uuid, 'drained_by', 'short_bytes', 'free_bytes')
+  local marks = call('HMGET', GPU_OF .. uuid, 'drained_by', 'short_bytes', 'free_bytes', 'warned')
   local by = marks[1] or ''
-  if known and known.host ~= host then by = string.find(by, 'gpu', 1, true) and 'gpu' or '' end -- the mark of its old host
-  if sample.drained and not string.find(by, 'host', 1, true) then by = by == '' and 'host' or 'gpu,host' end
+  if known and known.host ~= host then by = with_mark(by, 'host', false) end -- the mark of its old host
+  if sample.drained then by = with_mark(by, 'host', true) end
+  for _, mark in ipairs({ 'health', 'people' }) do
+    by = with_mark(by, mark, string.find(report.marks, mark, 1, true) ~= nil)
+  end
+  local was_drained = known and known.drained
   local capacity, budget = budget_of(report, known)
   local was_class = known and known.class
   join_class(report, known)
@@ -152,18 +214,40 @@ function publish(sample, report)
     'index', report.index, 'name', report.name, 'speed', SPEEDS[report.state], 'job_speed', SPEEDS[report.job_state],
     'reason', report.reason, 'drained_by', by, 'capability', report.capability, 'mig', report.mig,
     'labels', report.labels, 'processes', report.processes, unpack(report.all))
+  call('DEL', HARDWARE_OF .. uuid) -- what a card offers no more is not there
+  if #report.hardware > 0 then call('HSET', HARDWARE_OF .. uuid, unpack(report.hardware)) end
   call('ZADD', FRESH, due(sample.fresh_until), uuid)
   call('ZADD', CAPACITY, capacity, uuid)
   keep_or_not(card, was_host)
   offer(card)
-  if lends[card.state] and not card.drained and (free > tonumber(marks[3] or 0) or not lends[was] or settling
+  if lends[card.state] and not card.drained and (free > tonumber(marks[3] or 0) or not lends[was] or was_drained or settling
       or card.class ~= was_class or was_host ~= host) then
     grown[uuid] = host
   end
   call('XADD', METRICS_OF .. host, 'MAXLEN', '~', int(sample.history * math.max(1, sample.count)), '*', 'uuid', uuid,
     'host', host, 'at', int(sample.at), 'state', report.state, unpack(report.known))
   tell_state(sample, report, was, was_job, { bytes = short, leased = card.leased, budget = budget }, tonumber(marks[2] or 0))
+  tell_more(sample, report, marks[1] or '', by, marks[4])
   return true
+end
+
+-- A lease of whose cards its process takes more than it borrowed, or makes no use: said once, when it begins.
+local function tell_use(lease, v)
+  local was = call('HMGET', LEASE_OF .. v.id, 'over_bytes', 'idle_seconds')
+  if v.over ~= '' and v.over ~= was[1] then
+    call('HSET', LEASE_OF .. v.id, 'over_bytes', v.over)
+    if v.over ~= '0' and (was[1] or '0') == '0' then
+      journal('overuse', 'id', v.id, 'token', v.token, 'gpu_uuids', lease.gpus, 'memory_bytes', int(lease.bytes),
+        'over_bytes', v.over, 'used_bytes', v.used)
+    end
+  end
+  if v.idle ~= '' and v.idle ~= was[2] then
+    call('HSET', LEASE_OF .. v.id, 'idle_seconds', v.idle)
+    if v.idle ~= '0' and (was[2] or '0') == '0' then
+      journal('idle', 'id', v.id, 'token', v.token, 'gpu_uuids', lease.gpus, 'memory_bytes', int(lease.bytes),
+        'idle_seconds', v.idle)
+    end
+  end
 end
 
 -- law 9, second half: what an agent saw of a lease's process. It names the token, so that a confirmation that is late
@@ -176,6 +260,7 @@ function take_verdict(sample, v)
     call('HSET', LEASE_OF .. v.id, 'used_bytes', v.used, 'peak_bytes', int(peak))
     lease.peak = int(peak)
   end
+  if v.over ~= '' or v.idle ~= '' then tell_use(lease, v) end
   if v.verdict == 'alive' then
     call('HSET', LEASE_OF .. v.id, 'seen_until', int(sample.fresh_until))
     -- An adopted lease is renewed by its agent's eyes, also one that was given up while these were closed.
