@@ -1,71 +1,79 @@
-"""GPUs through NVIDIA's management library, wrapped once: what a card does not offer is ``None``, never 0."""
+"""GPUs through NVIDIA's management library, at arm's length: another process calls it, this one holds the watch.
+
+A call that hangs, or takes the other process down with it, costs one card for one look; the others are read by a new
+process. docs/decisions/nvml-at-arms-length.md has the reasons.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import select
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
-import pynvml
-
-from agent.sources import Held, NoGpuError, Process, Reading, sane
-from broker.calls import check_name
+from agent.sources import Held, NoGpuError, Reading
+from agent.sources.call_slot import CallSlot
+from agent.sources.codec import from_line
 from broker.values import State
 
 log = logging.getLogger("gpubroker.agent")
 
-_NAMELESS = "NVIDIA GPU"
-#: Seconds between two tries to open a driver that is not there, doubled up to the second number.
+#: Seconds that one call may take, and those that open the driver, or start the process, which may wake eight cards.
+CALL_SECONDS, OPEN_SECONDS = 2.0, 30.0
+_SLOW_CALLS = frozenset({"start", "nvmlInit", "nvmlInitWithFlags", "nvmlShutdown"})
+#: Seconds after which a look ends with what there is.
+LOOK_SECONDS = 5.0
+#: Seconds between two readings of what takes long or changes seldom.
+COSTLY_SECONDS = 30.0
+#: Seconds between two tries of a card that hung, or of a driver that is not there, doubled up to the second number.
 _RETRY_SECONDS = (1.0, 30.0)
-#: These say that every card's handle is void: close, and open again.
-_ALL_VOID = (
-    pynvml.NVML_ERROR_UNINITIALIZED,
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-)
-#: These say that one card is gone. NVML may find it again only when it is opened anew, which costs: seldom.
-_ONE_LOST = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
-#: These say that a card, or its driver, has no such reading.
-_NOT_OFFERED = (
-    pynvml.NVML_ERROR_NOT_SUPPORTED,
-    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-    pynvml.NVML_ERROR_NO_PERMISSION,
-    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-)
+_SUSPECT_SECONDS = (5.0, 300.0)
+#: Processes that cannot even be killed, since the driver holds them. With so many no further one is risked.
+_STUCK_MOST = 4
 
 
-def query(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What NVML answers, or ``None`` where the card does not offer it.
+class Hung(Exception):
+    """A call did not return in time."""
 
-    Raises:
-        pynvml.NVMLError: anything else, above all a lost card.
-    """
-    try:
-        return function(*arguments)
-    except pynvml.NVMLLibraryMismatchError:
-        return None  # the driver's library is older than the call
-    except pynvml.NVMLError as error:
-        if error.value in _NOT_OFFERED:
-            return None
-        raise
+
+class Crashed(Exception):
+    """The process ended in a call."""
+
+
+@dataclass(slots=True)
+class _Suspect:
+    """A card that took the process down: why, when it is tried again, and after how long the time after that."""
+
+    why: str
+    not_before: float
+    pause: float
 
 
 class NvmlSource:
-    """The host's NVIDIA GPUs. A lost card fails alone; a driver that went away is tried again with growing pauses."""
+    """The host's NVIDIA GPUs. A lost or hanging card fails alone; a driver that went away is tried again."""
 
     name = "nvml"
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing is opened before the first reading."""
-        self._clock = clock
-        self._open = False
-        self._why = ""
-        self._pause = _RETRY_SECONDS[0]
-        self._not_before = 0.0
-        self._opened_at = 0.0
-        self._stale = False
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, look_seconds: float = LOOK_SECONDS,
+        start: Callable[[], Child] | None = None,
+    ) -> None:  # fmt: skip
+        """Nothing is opened before the first reading. ``clock`` times what is tried again; hangs are timed really."""
+        self._clock, self._look_seconds = clock, look_seconds
+        self._start: Callable[[], Child] = start or OtherProcess
+        self._child: Child | None = None
+        self._stuck: list[subprocess.Popen[bytes]] = []
         self._known: dict[str, tuple[int, str]] = {}
+        self._suspects: dict[int, _Suspect] = {}
+        self._why, self._not_before, self._pause = "", 0.0, _RETRY_SECONDS[0]
+        self._costly_at: float | None = None
 
     def read(self, held: Held) -> list[Reading]:
         """Read every GPU. One that was seen before and cannot be found now has a fault; it is not forgotten.
@@ -73,119 +81,206 @@ class NvmlSource:
         Raises:
             NoGpuError: no library, no driver, or no card.
         """
-        self._ensure_open()
-        try:
-            count = pynvml.nvmlDeviceGetCount()
-        except pynvml.NVMLError as error:
-            self._give_up(f"NVML: {error}")
+        if self._clock() < self._not_before:
+            raise NoGpuError(self._why)
         readings: dict[str, Reading] = {}
-        faults: dict[int, str] = {}
-        for index in range(count):
-            self._read_one(index, readings, faults)
-        if self._stale:
-            self.close()  # only now: the other cards were still to be read. The next reading opens it anew
+        faults = {index: one.why for index, one in self._suspects.items() if self._clock() < one.not_before}
+        ends = time.monotonic() + self._look_seconds
+        costly = self._costly_at is None or self._clock() - self._costly_at >= COSTLY_SECONDS
+        while not self._look(readings, faults, ends, costly):
+            if time.monotonic() >= ends:
+                break
+        if costly:
+            self._costly_at = self._clock()
+        missing = "" if self._child is None or not self._child.asked else "NVML has not come to it in this look"
         for uuid, (index, name) in self._known.items():
             if uuid not in readings:
-                fault = faults.get(index, "NVML does not find it any more")
+                fault = faults.get(index) or missing or "NVML does not find it any more"
                 readings[uuid] = Reading(uuid, index, name, fault=fault)
         if not readings:
             raise NoGpuError("; ".join(faults.values()) or "NVML finds no GPU on this host")
-        return sorted(readings.values(), key=lambda reading: reading.index)
+        self._pause = _RETRY_SECONDS[0]
+        return sorted(readings.values(), key=lambda reading: (reading.index, reading.mig != "", reading.uuid))
 
     def published(self, states: Mapping[str, State]) -> None:
         """Hardware feels what jobs do."""
 
-    def _ensure_open(self) -> None:
-        if self._open:
-            return
-        if self._clock() < self._not_before:
-            raise NoGpuError(self._why)
+    def close(self) -> None:
+        """End the other process."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    # -- one look ------------------------------------------------------------------------------------------------------
+
+    def _look(self, readings: dict[str, Reading], faults: dict[int, str], ends: float, costly: bool) -> bool:
+        """Read what was not read yet. False if a card took the process down, and others are left."""
+        child = self._ensure_child()
+        done = {reading.index for reading in readings.values()} | set(faults)
+        if not child.asked:
+            child.ask({"now": self._clock(), "skip": sorted(done), "late": sorted(self._suspects), "costly": costly})
+        card: int | None = None
         try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            self._give_up(f"no NVIDIA driver can be opened: {error}")
-        self._open, self._stale, self._pause = True, False, _RETRY_SECONDS[0]
-        self._opened_at = self._clock()
+            for kind, text in child.answers(ends):
+                if kind == "C":
+                    card = int(text)
+                elif kind == "R":
+                    reading = from_line(text)
+                    readings[reading.uuid] = reading
+                    self._known[reading.uuid] = reading.index, reading.name
+                    self._suspects.pop(reading.index, None)
+                elif kind == "F":
+                    index, _, why = text.partition(" ")
+                    faults[int(index)] = why
+                elif kind == "N":
+                    self._give_up(text)
+        except (Hung, Crashed) as error:
+            self._bury(child)
+            if card is None:
+                self._give_up(str(error))
+            faults[card] = self._suspect(card, str(error))
+            return False
+        if child.asked and not (readings or faults or self._known):
+            raise NoGpuError(f"NVML has not come to an end yet: {child.at()}")
+        return True
+
+    def _ensure_child(self) -> Child:
+        self._stuck = [process for process in self._stuck if process.poll() is None]
+        if self._child is None:
+            if len(self._stuck) >= _STUCK_MOST:
+                raise NoGpuError(f"the driver holds {len(self._stuck)} processes that asked it; restart the host")
+            self._child = self._start()
+        return self._child
+
+    def _bury(self, child: Child) -> None:
+        """End a process that hangs, or is gone; one that the driver holds dies later, or never."""
+        self._child = None
+        stuck = child.end()
+        if stuck is not None:
+            self._stuck.append(stuck)
+            log.warning("event=nvml_stuck pid=%d", stuck.pid)
+
+    def _suspect(self, index: int, why: str) -> str:
+        """Remember that a card took the process down; it is tried again, after the others, in ever longer pauses."""
+        before = self._suspects.get(index)
+        pause = min(2 * before.pause, _SUSPECT_SECONDS[1]) if before else _SUSPECT_SECONDS[0]
+        told = f"{why}; tried again in {pause:.0f} s"
+        self._suspects[index] = _Suspect(told, self._clock() + pause, pause)
+        log.warning("event=nvml_card_failed index=%d reason=%r", index, told)
+        return told
 
     def _give_up(self, why: str) -> NoReturn:
-        self.close()
         self._why = why
         self._not_before = self._clock() + self._pause
         self._pause = min(self._pause * 2, _RETRY_SECONDS[1])
         raise NoGpuError(why)
 
-    def _read_one(self, index: int, readings: dict[str, Reading], faults: dict[int, str]) -> None:
-        """Read the card at an index. Its identity is its UUID: an index may mean another card after one was lost."""
-        uuid = ""
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            uuid = check_name("UUID", pynvml.nvmlDeviceGetUUID(handle))
-            name = query(pynvml.nvmlDeviceGetName, handle) or _NAMELESS
-            self._known[uuid] = (index, name)
-            readings[uuid] = sane(_read_card(handle, uuid, index, name))
-        except pynvml.NVMLError as error:
-            faults[index] = f"NVML: {error}"
-            old = self._clock() - self._opened_at >= _RETRY_SECONDS[1]
-            self._stale = self._stale or error.value in _ALL_VOID or (old and error.value in _ONE_LOST)
-        except Exception as error:  # an answer that makes no sense is this card's trouble, not the others'
-            faults[index] = f"NVML's answer makes no sense: {error}"
-            log.debug("event=card_unreadable index=%d", index, exc_info=True)
-        if index in faults and uuid:
-            readings[uuid] = Reading(uuid, index, self._known.get(uuid, (index, _NAMELESS))[1], fault=faults[index])
 
-    def close(self) -> None:
-        """Close NVML; a driver that is gone already cannot object."""
-        if self._open:
-            self._open = False
-            try:
-                pynvml.nvmlShutdown()
-            except pynvml.NVMLError:
+class Child(Protocol):
+    """Whoever asks NVML."""
+
+    #: Whether it has not answered all of what it was asked.
+    asked: bool
+
+    def ask(self, wish: dict[str, Any]) -> None:
+        """Ask for a look."""
+
+    def answers(self, ends: float) -> Iterator[tuple[str, str]]:
+        """What it answers, until it has answered all, or the time is over.
+
+        Raises:
+            Hung: it has been in one call for too long. Crashed: it is gone.
+        """
+
+    def at(self) -> str:
+        """What it is doing, and since when."""
+
+    def end(self) -> subprocess.Popen[bytes] | None:
+        """End it; the process, if it cannot be ended now."""
+
+
+class OtherProcess:
+    """Another process, as ``nvml_child`` tells of itself."""
+
+    def __init__(self, call_seconds: float = CALL_SECONDS) -> None:
+        """Start it; a call may take so long."""
+        self._call_seconds = call_seconds
+        self._heard = b""
+        self.asked = False
+        shared = CallSlot.make()
+        self._slot = CallSlot(shared)
+        self._slot.enter("start")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agent.sources.nvml_child", str(shared)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, pass_fds=(shared,), process_group=0,
+        )  # fmt: skip
+        os.close(shared)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._told, self._out = self.process.stdin, self.process.stdout.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._out, select.POLLIN)
+
+    def ask(self, wish: dict[str, Any]) -> None:
+        """Ask for a look."""
+        if self._slot.now()[0] != "start":
+            self._slot.enter("look")  # what it was in before is over
+        self.asked = True
+        try:
+            self._told.write(json.dumps(wish).encode() + b"\n")
+            self._told.flush()
+        except BrokenPipeError:
+            pass  # it is gone; whoever waits for its answer hears of it
+
+    def answers(self, ends: float) -> Iterator[tuple[str, str]]:
+        """What it answers; raises ``Hung`` or ``Crashed``."""
+        while self.asked:
+            line, found, rest = self._heard.partition(b"\n")
+            if found:
+                self._heard = rest
+                kind, _, text = line.decode(errors="replace").partition(" ")
+                self.asked = kind not in ("D", "N")
+                yield kind, text
+            elif not self._wait(ends):
                 return
 
+    def _wait(self, ends: float) -> bool:
+        """Hear more. False when the time is over."""
+        call, seconds = self._slot.now()
+        left = (OPEN_SECONDS if call in _SLOW_CALLS else self._call_seconds) - seconds
+        wait = max(0.0, min(left, ends - time.monotonic()))
+        if self._poll.poll(1000 * wait + 1):
+            more = os.read(self._out, 1 << 16)
+            if not more:
+                self._crashed()
+            self._heard += more
+            return True
+        if time.monotonic() >= ends:
+            return False
+        if self._slot.now()[0] == call and self._slot.now()[1] > seconds and left <= wait:
+            raise Hung(f"{call} has not answered for {self._slot.now()[1]:.1f} s")
+        return True
 
-def _read_card(handle: Any, uuid: str, index: int, name: str) -> Reading:
-    memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
-    if memory is None:  # a driver before 510: its `used` includes what the driver reserves
-        memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    load = query(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    return Reading(
-        uuid=uuid,
-        index=index,
-        name=name,
-        memory_total_bytes=None if memory is None else int(memory.total),
-        memory_used_bytes=None if memory is None else int(memory.used),
-        memory_reserved_bytes=getattr(memory, "reserved", None),
-        temperature_c=_temperature(handle),
-        utilization_percent=None if load is None else int(load.gpu),
-        power_mw=query(pynvml.nvmlDeviceGetPowerUsage, handle),
-        processes=_processes(handle),
-        capability=_capability(handle),
-    )
+    def _crashed(self) -> NoReturn:
+        code = self.process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        raise Crashed(f"the process that asks NVML ended in {self._slot.now()[0]} ({how})")
 
+    def at(self) -> str:
+        """The call it is in, and since when."""
+        call, seconds = self._slot.now()
+        return f"{call} since {seconds:.1f} s"
 
-def _capability(handle: Any) -> str:
-    found = query(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    return "" if found is None else f"{found[0]}.{found[1]}"
-
-
-def _temperature(handle: Any) -> int | None:
-    found = query(pynvml.nvmlDeviceGetTemperatureV, handle, pynvml.NVML_TEMPERATURE_GPU)
-    if found is None:  # a driver that has only the old call
-        found = query(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
-    return None if found is None else int(found)
-
-
-def _processes(handle: Any) -> tuple[Process, ...] | None:
-    """Every process on the card once, with the larger of its figures: one may compute and draw."""
-    lists = [
-        query(pynvml.nvmlDeviceGetComputeRunningProcesses, handle),
-        query(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle),
-        query(pynvml.nvmlDeviceGetMPSComputeRunningProcesses, handle),
-    ]
-    if all(one is None for one in lists):
+    def end(self) -> subprocess.Popen[bytes] | None:
+        """End it; the process, if it cannot be ended now, since the driver holds it."""
+        self._told.close()
+        self.process.kill()
+        try:
+            self.process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            return self.process
+        finally:
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+            self._slot.close()
         return None
-    found: dict[int, int | None] = {}
-    for process in (each for one in lists if one for each in one):
-        bytes_, before = process.usedGpuMemory, found.get(process.pid)
-        found[process.pid] = bytes_ if before is None else max(before, bytes_ or 0)
-    return tuple(Process(pid, bytes_) for pid, bytes_ in sorted(found.items()))
