@@ -1,9 +1,9 @@
-"""Whose bytes are whose: what of a card is in use by processes that hold no lease. Pure."""
+"""Whose bytes are whose: what of a card is in use by processes that hold no lease, and what each lease takes. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.sources import Process, Reading
 from broker.values import HeldLease, LeaseVerdict
@@ -40,11 +40,10 @@ def unmanaged_bytes(reading: Reading, held: Sequence[HeldLease], parents: Mappin
 
 def strangers(reading: Reading, held: Sequence[HeldLease], parents: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
     """The processes of a card that belong to no lease, with their bytes where these are known."""
-    holders = {lease.pid: 0 for lease in held}
     return tuple(
         (process.pid, process.memory_bytes)
-        for process in reading.processes or ()
-        if process.memory_bytes and _holder(process.pid, holders, parents) is None
+        for process, lease in holders(reading, held, parents)
+        if process.memory_bytes and lease is None
     )
 
 
@@ -52,32 +51,62 @@ def verdicts(
     readings: Sequence[Reading],
     held: Mapping[str, Sequence[HeldLease]],
     parents: Mapping[int, int],
-    began: Callable[[int], str | None],
+    lives: Mapping[str, str],
+    tolerance_bytes: int = 0,
 ) -> list[LeaseVerdict]:
     """What is seen of each lease: whether its process is there, and its bytes on all its cards.
 
-    ``began`` tells when a process began, ``None`` if there is none. A lease that names no process, or shares one with
-    another lease, has no bytes that could be told from others'. A process that is gone while a child of it lives on
-    is gone: the child's memory counts as unmanaged from then on.
+    ``lives`` says of each lease whether its process is alive, gone or unknown. A lease that names no process, or shares
+    one with another lease, has no bytes that could be told from others'. A process that is gone while a child of it
+    lives on is gone: the child's memory counts as unmanaged from then on. It is over by what it takes beyond its lease
+    on the card where that is most, unless that is within the tolerance.
     """
-    sharing = Counter(lease.pid for lease in {lease.id: lease for leases in held.values() for lease in leases}.values())
-    used: Counter[str] = Counter()
-    seen: dict[str, HeldLease] = {}
+    leases = {lease.id: lease for on_card in held.values() for lease in on_card}
+    seen = {lease.id: lease for reading in readings for lease in held.get(reading.uuid, ())}
+    sharing = Counter(lease.pid for lease in leases.values())
+    used: dict[str, Counter[str]] = {name: Counter() for name in seen}  # by card
     for reading in readings:
-        on_card = held.get(reading.uuid, ())
-        by_pid = {lease.pid: lease for lease in on_card}
-        seen |= {lease.id: lease for lease in on_card}
-        for process in reading.processes or ():
-            holder = _holder(process.pid, dict.fromkeys(by_pid, 0), parents)
-            if holder is not None:
-                used[by_pid[holder].id] += process.memory_bytes or 0
-    return [
-        LeaseVerdict(
-            lease.id, lease.token, _verdict(lease, began),
-            used[lease.id] if sharing[lease.pid] == 1 and _tells(readings, held, lease) else None,
-        )
-        for lease in seen.values()
-    ]  # fmt: skip
+        for process, lease in holders(reading, held.get(reading.uuid, ()), parents):
+            if lease is not None:
+                used[lease.id][reading.uuid] += process.memory_bytes or 0
+    found = []
+    for lease in seen.values():
+        own = used[lease.id] if sharing[lease.pid] == 1 and _tells(readings, held, lease) else None
+        beyond = None if own is None else max([0, *(taken - lease.memory_bytes for taken in own.values())])
+        over = 0 if beyond is not None and beyond <= tolerance_bytes else beyond
+        total = None if own is None else own.total()
+        found.append(LeaseVerdict(lease.id, lease.token, lives.get(lease.id, ""), total, over))
+    return found
+
+
+def holders(
+    reading: Reading, held: Sequence[HeldLease], parents: Mapping[int, int]
+) -> list[tuple[Process, HeldLease | None]]:
+    """Each process on a card with the lease it works under, if any."""
+    by_pid: dict[int | None, HeldLease] = {lease.pid: lease for lease in held if lease.pid}
+    nobody = dict.fromkeys(by_pid, 0)
+    found = ((process, _holder(process.pid, nobody, parents)) for process in reading.processes or ())
+    return [(process, by_pid[pid] if pid is not None else None) for process, pid in found]
+
+
+def at_work(
+    readings: Sequence[Reading], held: Mapping[str, Sequence[HeldLease]], parents: Mapping[int, int]
+) -> dict[str, bool | None]:
+    """Whether anything is done under each lease; ``None`` where no card and no process of it says so.
+
+    A process's own share of a card's time counts where the driver tells it, else the card's.
+    """
+    shares: dict[str, list[int | None]] = {}
+    for reading in readings:
+        listed = holders(reading, held.get(reading.uuid, ()), parents)
+        for lease in held.get(reading.uuid, ()):
+            own = [process.utilization_percent for process, of in listed if of is not None and of.id == lease.id]
+            known = [share for share in own if share is not None]
+            shares.setdefault(lease.id, []).append(sum(known) if known else reading.utilization_percent)
+    return {
+        name: True if any(found) else None if all(share is None for share in found) else False
+        for name, found in shares.items()
+    }
 
 
 def _tells(readings: Sequence[Reading], held: Mapping[str, Sequence[HeldLease]], lease: HeldLease) -> bool:
@@ -89,13 +118,6 @@ def _tells(readings: Sequence[Reading], held: Mapping[str, Sequence[HeldLease]],
         and all(card.processes is not None for card in cards)
         and all(process.memory_bytes is not None for process in listed)
     )
-
-
-def _verdict(lease: HeldLease, began: Callable[[int], str | None]) -> str:
-    if lease.pid is None:
-        return ""
-    now = began(lease.pid)
-    return "alive" if now is not None and lease.pid_started in ("", now) else "gone"
 
 
 def _holder(pid: int, holders: Mapping[int | None, int], parents: Mapping[int, int]) -> int | None:

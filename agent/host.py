@@ -1,27 +1,69 @@
-"""What this host has beside its GPUs, and may lend with them."""
+"""What this host has beside its GPUs, what of it jobs may borrow, and how it is."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from broker.values import HostReport
+import psutil
+
+from broker.state import Standing, judge
+from broker.thresholds import Thresholds
+from broker.values import HostReport, State
 
 
-def report(*, labels: str = "", memory_bytes: int | None = None, cpus_milli: int | None = None) -> HostReport:
+def report(
+    *, labels: str = "", memory_bytes: int | None = None, cpus_milli: int | None = None, machine: str = ""
+) -> HostReport:
     """Memory and processors of this host, unless told otherwise: 0 lends none."""
     return HostReport(
-        _memory_bytes() if memory_bytes is None else memory_bytes,
+        psutil.virtual_memory().total if memory_bytes is None else memory_bytes,
         _cpus_milli() if cpus_milli is None else cpus_milli,
         labels,
+        machine,
     )
 
 
-def _memory_bytes() -> int | None:
-    """All of its memory; ``None`` where the system does not tell."""
+def vitals(folder: Path) -> dict[str, int]:
+    """How the host is now, and how much room there is where its jobs write. Bytes, percent, thousandths of load."""
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    said = {
+        "cpu_percent": round(psutil.cpu_percent()),  # since the last time
+        "load_milli": round(1000 * os.getloadavg()[0]),
+        "memory_used_bytes": memory.total - memory.available,
+        "memory_available_bytes": memory.available,
+        "swap_used_bytes": swap.used,
+    }
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
+        disk = psutil.disk_usage(str(folder))
+    except OSError:
+        return said  # a folder that is not there (yet) has no room that could be told
+    return said | {"disk_free_bytes": disk.free, "disk_total_bytes": disk.total}
+
+
+class HostMemory:
+    """The state of the host's own memory, with its past: a host throttles like a card when its memory runs out."""
+
+    def __init__(self) -> None:
+        """It has no past."""
+        self._standing: Standing | None = None
+
+    def judge(self, said: dict[str, int], limits: Thresholds, now: float) -> tuple[State, str]:
+        """The state, and why where it is not well."""
+        used, available = said.get("memory_used_bytes"), said.get("memory_available_bytes")
+        if used is None or available is None:
+            return State.OPTIMAL, ""
+        percent = 100 * used / max(1, used + available)
+        self._standing = judge(self._standing, memory_state(percent, limits), limits, now)
+        state = self._standing.state
+        return state, "" if state is State.OPTIMAL else f"{percent:.0f} % of the host's memory is used: {state}"
+
+
+def memory_state(used_percent: float, limits: Thresholds) -> State:
+    """The state of a share of a host's memory, 0 to 100. Unlike a card's it is meant to be full of caches."""
+    if used_percent > limits.host_memory_critical:
+        return State.CRITICAL
+    return State.THROTTLED if used_percent > limits.host_memory_throttle else State.OPTIMAL
 
 
 def _cpus_milli() -> int | None:

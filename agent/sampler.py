@@ -1,41 +1,62 @@
-"""The loop: read, judge, publish, every ``monitor_interval``."""
+"""The loop: read, judge, publish, act, every ``monitor_interval``."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from agent.accounting import pids, strangers, unmanaged_bytes, verdicts
-from agent.host import report
-from agent.processes import parents, visible
+from agent.accounting import pids, verdicts
+from agent.health import Finding
+from agent.host import HostMemory, vitals
+from agent.host import report as host_report_of
+from agent.judging import Around, Judge
+from agent.policy import Look, Policy
+from agent.processes import ProcessTable
 from agent.sources import NoGpuError, Reading, Source
 from broker import plans
 from broker.client import Broker
 from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
-from broker.process import began
-from broker.publish import Publisher
-from broker.state import Standing, judge, memory_band, reason, temperature_band, worse
+from broker.publish import HostTaken, Publisher
 from broker.thresholds import Thresholds
-from broker.values import GpuReport, HeldLease, HostReport, State
+from broker.units import MIB
+from broker.values import GpuReport, HeldLease, HostReport, LeaseVerdict, State
 
 log = logging.getLogger("gpubroker.agent")
+
+#: Hears of each look: when it began, what was read, and why nothing was.
+Witness = Callable[[float, Sequence[Reading], str], None]
 
 
 class Sampler:
     """One host's agent, from its first reading to its goodbye."""
 
-    def __init__(self, broker: Broker, host: str, source: Source, host_report: HostReport | None = None) -> None:
-        """Watch ``source`` and publish as ``host``, which tells of itself what ``host_report`` says."""
-        self._host_report = host_report if host_report is not None else report()
+    def __init__(
+        self, broker: Broker, host: str, source: Source, host_report: HostReport | None = None, *,
+        folder: Path = Path(), yield_to: Sequence[str] = (), witness: Witness | None = None,
+        alive: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Watch ``source`` and publish as ``host``, which tells of itself what ``host_report`` says.
+
+        ``folder`` is where this host's jobs write: its room is told. ``yield_to`` names programs that want the cards
+        for themselves. ``witness`` hears of each look, and ``alive`` of each that was judged and handed over.
+        """
+        self._host_report = host_report if host_report is not None else host_report_of()
         self._publisher = Publisher(broker, host)
-        self._source = source
+        self._source, self._folder, self._yield_to = source, folder, tuple(yield_to)
+        self._witness, self._alive = witness, alive
+        self._table = ProcessTable()
+        self._judge, self._memory = Judge(), HostMemory()
+        self._policy = Policy(self._publisher.revoke, self._table)
         # Not an Event: setting one in a signal handler deadlocks if the signal came while it was being waited for.
         self._stop: SimpleQueue[None] = SimpleQueue()
         self._stored: dict[str, str] = {}
+        self._limits_of: dict[str | None, Thresholds] = {}
         self._held: dict[str, list[HeldLease]] = {}
-        self._standings: dict[str, tuple[Standing, Standing]] = {}
+        self._away = False
         self._troubles: dict[str, str] = {}
 
     def run(self) -> None:
@@ -43,17 +64,28 @@ class Sampler:
 
         What nobody foresaw ends the agent: its cards then read UNAVAILABLE by their age, and whoever started it hears
         of it.
+
+        Raises:
+            HostTaken: another agent publishes for this host.
         """
         log.info("event=agent_started host=%s source=%s", self._publisher.host, self._source.name)
         pause = 0.0
-        while not self._stopped_within(pause):
-            began = time.monotonic()
-            try:
-                self.sample()
-                self._note("ledger", "")
-            except BrokerError as error:
-                self._note("ledger", f"event=publish_failed error={str(error)!r}")
-            pause = max(0.0, self._limits(None).monitor_interval - (time.monotonic() - began))
+        try:
+            while not self._stopped_within(pause):
+                began = time.monotonic()
+                try:
+                    self.sample()
+                    self._note("ledger", "")
+                except HostTaken:
+                    raise
+                except BrokerError as error:
+                    self._note("ledger", f"event=publish_failed error={str(error)!r}")
+                if self._alive is not None:
+                    self._alive(self._status())
+                pause = max(0.0, self._limits(None).monitor_interval - (time.monotonic() - began))
+        except HostTaken:
+            self._source.close()  # the other one's cards are not to be closed by a goodbye
+            raise
         self._leave()
 
     def stop(self) -> None:
@@ -68,42 +100,57 @@ class Sampler:
         return True
 
     def sample(self) -> None:
-        """One look at everything, published.
+        """One look at everything, published; then what the pool's configuration asks for is done.
 
         Raises:
-            BrokerError: the ledger cannot be reached, or refused the sample; nothing was published.
+            BrokerError: the ledger cannot be reached, or refused the sample. What could not be sent is sent later.
         """
-        read_at = self._publisher.now()
+        read_at, began = self._publisher.now(), time.time()
+        self._away = False
         readings, why = self._read()
+        if self._witness is not None:
+            self._witness(began, readings, why)
         # Hardware first, leases after: a lease is older than its process's memory, so that no holder's memory is ever
         # taken for a stranger's.
-        self._held, stored = self._publisher.view([reading.uuid for reading in readings])
-        self._take_config(stored, [reading.uuid for reading in readings])
-        family = parents(pid for reading in readings for pid in pids(reading.processes))
-        reports = [self._report_alone(reading, family) for reading in readings]
-        refused = self._publisher.publish(
-            reports,
-            max(1, round(self._limits(None).monitor_interval * 1000)),
-            host_state="UNAVAILABLE" if why else "OK",
-            host_reason=why,
-            source=self._source.name,
-            host_report=self._host_report,
-            verdicts=verdicts(readings, self._held, family, began) if visible() else (),
-            read_at=read_at,
-        )
-        self._source.published({report.uuid: report.job_state for report in reports})
+        self._view([reading.uuid for reading in readings])
+        pool = self._limits(None)
+        said = vitals(self._folder)
+        state, state_reason = self._memory.judge(said, pool, time.monotonic())
+        held, lives = self._table.locate(self._held)
+        holding = [lease.pid or 0 for leases in held.values() for lease in leases]
+        parents = self._table.parents((pid for reading in readings for pid in pids(reading.processes)), holding)
+        look = Look(readings, held, parents)
+        wanted = self._wanted(readings, pool)
+        judged = [
+            self._report_alone(reading, held, Around(parents, state, state_reason, wanted.get(reading.uuid, ())))
+            for reading in readings
+        ]
+        seen = self._verdicts(look, lives, pool)
+        try:
+            refused = self._publisher.publish(
+                [report for report, _ in judged],
+                max(1, round(pool.monitor_interval * 1000)),
+                host_state="UNAVAILABLE" if why else "OK",
+                host_reason=why or state_reason,
+                source=self._source.name,
+                host_report=replace(self._host_report, vitals=said),
+                verdicts=seen,
+                read_at=read_at,
+                away=self._away,
+            )
+        finally:
+            self._source.published({report.uuid: report.job_state for report, _ in judged})
         self._note("gpus", f"event=no_gpu reason={why!r}" if why else "")
-        late = "event=sample_late reason='the ledger has newer news of this host: does another agent publish for it?'"
-        self._note("late", late if self._publisher.late else "")
         gpus = ",".join(refused)
         self._note("owner", f"event=gpu_refused gpus={gpus} reason='another host publishes them'" if gpus else "")
+        self._policy.act(look, seen, self._limits, {r.uuid: f.reason for r, f in judged if f.restart})
 
     def _read(self) -> tuple[list[Reading], str]:
         """The readings, or none and why."""
         try:
             return self._source.read(self._last_held), ""
         except NoGpuError as error:
-            self._standings.clear()  # a card that was not there has no past
+            self._judge.forget()
             return [], f"{error}; `gpubroker agent --simulate 2x6GiB` shows how it works without"
 
     def _last_held(self, uuids: Sequence[str]) -> Mapping[str, Sequence[HeldLease]]:
@@ -111,75 +158,77 @@ class Sampler:
         try:
             self._held = self._publisher.held(uuids)
         except PoolUnavailable as error:
+            self._away = True
             log.debug("event=leases_unknown error=%r", str(error))  # publishing will say so aloud
         return self._held
 
+    def _view(self, uuids: Sequence[str]) -> None:
+        """Leases and configuration of now; without a ledger those of last time, and the sample is kept for later."""
+        if self._away:
+            return
+        try:
+            held, stored = self._publisher.view(uuids)
+            new = [uuid for uuid in uuids if not self._judge.knows(uuid)]
+            marks = self._publisher.marks(new) if new else {}
+        except PoolUnavailable as error:
+            self._away = True
+            log.debug("event=view_failed error=%r", str(error))
+            return
+        self._held = held
+        self._take_config(stored, uuids)
+        for uuid, (drained_by, why) in marks.items():
+            self._judge.resume(uuid, drained_by, why)
+
     def _take_config(self, stored: dict[str, str], uuids: Sequence[str]) -> None:
         """Use the pool's configuration of now; one that somebody wrote by hand and that is wrong changes nothing."""
+        if stored == self._stored and set(uuids) <= set(self._limits_of):
+            return
         try:
-            for uuid in (None, *uuids):
-                Thresholds.parse(plans.effective(stored, uuid))
+            limits = {uuid: Thresholds.parse(plans.effective(stored, uuid)) for uuid in (None, *uuids)}
         except InvalidRequest as error:
             self._note("config", f"event=config_refused error={str(error)!r}")
         else:
-            self._stored = stored
+            self._stored, self._limits_of = stored, limits
             self._note("config", "")
 
     def _limits(self, uuid: str | None) -> Thresholds:
-        return Thresholds.parse(plans.effective(self._stored, uuid))
+        if uuid not in self._limits_of:
+            self._limits_of[uuid] = Thresholds.parse(plans.effective(self._stored, uuid))
+        return self._limits_of[uuid]
 
-    def _report_alone(self, reading: Reading, family: Mapping[int, int]) -> GpuReport:
+    def _wanted(self, readings: Sequence[Reading], pool: Thresholds) -> dict[str, list[str]]:
+        """Which people's programs want each card: those it runs on, or all cards while it runs on none yet."""
+        names = {*self._yield_to, *filter(None, pool.yield_to.split(","))}
+        running = {name: found for name, found in self._table.programs(names).items() if found}
+        wanted: dict[str, list[str]] = {}
+        for name, own in running.items():
+            on = [reading.uuid for reading in readings if own & set(pids(reading.processes))]
+            for uuid in on or [reading.uuid for reading in readings]:
+                wanted.setdefault(uuid, []).append(name)
+        return wanted
+
+    def _verdicts(self, look: Look, lives: Mapping[str, str], pool: Thresholds) -> list[LeaseVerdict]:
+        if not self._table.tells:
+            return []
+        found = verdicts(look.readings, look.held, look.parents, lives, pool.overuse_tolerance_mb * MIB)
+        return self._policy.idle(look, found, pool)
+
+    def _report_alone(
+        self, reading: Reading, held: Mapping[str, Sequence[HeldLease]], around: Around
+    ) -> tuple[GpuReport, Finding]:
         """The report; a reading that it cannot be made of is this card's trouble, not the others'."""
         try:
-            return self._report(reading, family)
+            return self._judge.report(reading, held.get(reading.uuid, ()), self._limits(reading.uuid), around)
         except Exception as error:
             log.exception("event=report_failed gpu=%s", reading.uuid)
             why = f"its reading cannot be judged: {error!r}"
-            return GpuReport(reading.uuid, reading.index, reading.name, State.UNAVAILABLE, State.UNAVAILABLE, why)
+            lost = GpuReport(reading.uuid, reading.index, reading.name, State.UNAVAILABLE, State.UNAVAILABLE, why)
+            return lost, Finding(False, "", False, ())
 
-    def _report(self, reading: Reading, family: Mapping[int, int]) -> GpuReport:
-        limits = self._limits(reading.uuid)
-        held = self._held.get(reading.uuid, [])
-        unmanaged = unmanaged_bytes(reading, held, family)
-        fault = reading.fault or ("" if unmanaged is not None else "its memory cannot be read")
-        total, used = reading.memory_total_bytes, reading.memory_used_bytes
-        percent = None if used is None or not total else 100 * used / total
-        heat = self._heat(reading, limits, fault)
-        whole = worse(heat, State.UNAVAILABLE if percent is None else memory_band(percent, limits))
-        job, shown = self._judge(reading.uuid, heat, whole, limits)
-        return GpuReport(
-            uuid=reading.uuid,
-            index=reading.index,
-            name=reading.name,
-            state=shown.state,
-            job_state=job.state,
-            reason=fault or reason(shown, whole, reading.temperature_c, percent, limits),
-            memory_total_bytes=total,
-            memory_used_bytes=used,
-            memory_reserved_bytes=reading.memory_reserved_bytes,
-            unmanaged_bytes=unmanaged,
-            temperature_c=reading.temperature_c,
-            utilization_percent=reading.utilization_percent,
-            power_mw=reading.power_mw,
-            process_count=None if reading.processes is None else len(reading.processes),
-            capability=reading.capability,
-            mig=reading.mig,
-            processes=strangers(reading, held, family),
-        )
-
-    def _heat(self, reading: Reading, limits: Thresholds, fault: str) -> State:
-        """Temperature and health alone. A card that tells no temperature may be any: it works at the middle speed."""
-        if fault:
-            return State.UNAVAILABLE
-        if reading.temperature_c is None:
-            return State.THROTTLED
-        return temperature_band(reading.temperature_c, limits)
-
-    def _judge(self, uuid: str, heat: State, whole: State, limits: Thresholds) -> tuple[Standing, Standing]:
-        now = time.monotonic()
-        job, shown = self._standings.get(uuid, (None, None))
-        self._standings[uuid] = judge(job, heat, limits, now), judge(shown, whole, limits, now)
-        return self._standings[uuid]
+    def _status(self) -> str:
+        """A line for people who look at the service."""
+        waiting = f", {self._publisher.unsent} samples wait for the ledger" if self._publisher.unsent else ""
+        return f"{len(self._limits_of) - 1} GPUs of {self._publisher.host}{waiting}"
 
     def _note(self, about: str, trouble: str) -> None:
         """Log a trouble once, and its end once."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.accounting import unmanaged_bytes
-from agent.processes import parents
+from agent.processes import ProcessTable
 from agent.sources import Process, Reading
 from broker.units import GIB
 from broker.values import HeldLease
@@ -122,6 +122,7 @@ def test_leases_and_unmanaged_cover_all_that_is_in_use(
 
 def test_parents_are_read_from_proc() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    parents = ProcessTable().parents
     known = parents([child.pid])
     assert known[child.pid] == os.getpid()
     assert known[os.getpid()] == os.getppid()
@@ -132,24 +133,24 @@ def test_parents_are_read_from_proc() -> None:
 def test_what_is_seen_of_each_lease() -> None:
     from agent.accounting import strangers, verdicts
 
-    began = {10: "111", 20: "222", 40: "444"}.get
-    one = HeldLease("one", 4, 10, "active", 0, token=1, pid_started="111")
-    gone = HeldLease("gone", 4, 30, "reclaiming", 0, token=2)
-    other = HeldLease("other", 4, 20, "reclaiming", 0, token=3, pid_started="before")  # its pid is somebody else's now
+    one = HeldLease("one", 4, 10, "active", 0, token=1)
+    gone = HeldLease("gone", 4, 0, "reclaiming", 0, token=2)
+    other = HeldLease("other", 4, 20, "reclaiming", 0, token=3)
     nameless = HeldLease("nameless", 4, None, "reclaiming", 0, token=4)
     twins = [HeldLease(f"twin-{i}", 4, 40, "active", 0, token=5 + i) for i in range(2)]
     a = Reading("A", 0, "card", 100, 9, processes=(Process(10, 3), Process(11, 2), Process(99, 4)))
     b = Reading("B", 1, "card", 100, 9, processes=(Process(10, 1),))
     held = {"A": [one, gone, other, nameless, *twins], "B": [one]}
     family = {11: 10, 10: 1, 99: 1}
-    told = {v.id: (v.token, v.verdict, v.used_bytes) for v in verdicts([a, b], held, family, began)}
+    lives = {"one": "alive", "gone": "gone", "other": "gone", "twin-0": "alive", "twin-1": "alive"}
+    told = {v.id: (v.token, v.verdict, v.used_bytes, v.over_bytes) for v in verdicts([a, b], held, family, lives)}
     assert told == {
-        "one": (1, "alive", 6),  # its own and its child's bytes, on both of its cards
-        "gone": (2, "gone", 0),
-        "other": (3, "gone", 0),
-        "nameless": (4, "", None),
-        "twin-0": (5, "alive", None),
-        "twin-1": (6, "alive", None),
+        "one": (1, "alive", 6, 1),  # its own and its child's bytes, on both of its cards; one too many on the first
+        "gone": (2, "gone", 0, 0),
+        "other": (3, "gone", 0, 0),
+        "nameless": (4, "", None, None),
+        "twin-0": (5, "alive", None, None),
+        "twin-1": (6, "alive", None, None),
     }
     assert strangers(a, held["A"], family) == ((99, 4),)
 
@@ -159,7 +160,7 @@ def test_bytes_that_a_driver_does_not_tell_are_unknown() -> None:
 
     one = HeldLease("one", 4, 10, "active", 0, token=1)
     for processes in (None, (Process(10, None),)):
-        (told,) = verdicts([Reading("A", 0, "card", 100, 9, processes=processes)], {"A": [one]}, {}, lambda _: "1")
+        (told,) = verdicts([Reading("A", 0, "card", 100, 9, processes=processes)], {"A": [one]}, {}, {"one": "alive"})
         assert (told.verdict, told.used_bytes) == ("alive", None)
 
 
@@ -174,7 +175,7 @@ def test_a_process_is_told_from_a_later_one_of_its_pid() -> None:
     own, childs = began(os.getpid()), began(child.pid)
     assert own is not None
     assert childs is not None
-    assert int(own) <= int(childs)
+    assert int(own.partition("/")[0]) <= int(childs.partition("/")[0])
     assert began(os.getpid()) == own
     child.communicate(b"\n")
     assert began(child.pid) is None

@@ -38,7 +38,7 @@ def test_a_reading_that_cannot_be_judged_closes_that_card_only(
             raise ZeroDivisionError
         return 0
 
-    monkeypatch.setattr("agent.sampler.unmanaged_bytes", judged)
+    monkeypatch.setattr("agent.judging.unmanaged_bytes", judged)
     Sampler(quick, "h1", source).sample()
     assert {gpu.uuid: gpu.lends for gpu in quick.gpus()} == {bad: False, good: True}
     assert "ZeroDivisionError" in caplog.text
