@@ -9,13 +9,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from broker.trend import early_warning, fit
-
 from agent.accounting import strangers, unmanaged_bytes
 from agent.health import Finding, Health, actions
 from agent.sources import Reading
 from broker.state import Standing, judge, memory_band, reason, temperature_band, worse
 from broker.thresholds import Thresholds
+from broker.trend import early_warning, fit
 from broker.values import GpuReport, HeldLease, State
 
 log = logging.getLogger("gpubroker.agent")

