@@ -23,7 +23,7 @@ _ENGINES = {
     "video decoder error, the application's": (60, 68, 83, 84, 88, 89, 96, 97, 98),
     "JPEG decoder error, the application's": (82, *range(99, 106)),
     "optical flow error, the application's": (86, 139),
-    "NVLink 5 error; `recovery` tells a fatal one": (*range(144, 151),),
+    "NVLink 5 error: `recovery` tells a fatal one": (*range(144, 151),),
 }
 #: What to do about each XID, and what it means in a line. One that is not here is ignored, and reported.
 TABLE: dict[int, tuple[str, str]] = {
@@ -41,7 +41,7 @@ TABLE: dict[int, tuple[str, str]] = {
     48: (DRAIN, "memory error of two bits, not corrected"),
     54: (DRAIN, "auxiliary power is not connected"),
     62: (DRAIN, "internal micro-controller halted: the card needs a reset"),
-    63: (IGNORE, "memory row remapped; `rows_pending` tells whether a reset is needed"),
+    63: (IGNORE, "memory row remapped: `rows_pending` tells whether a reset is needed"),
     64: (DRAIN, "memory row could not be remapped: the card needs a reset"),
     69: (IGNORE, "graphics engine class error: an application's fault"),
     74: (DRAIN, "NVLink error: jobs across cards fail on it"),
@@ -51,7 +51,7 @@ TABLE: dict[int, tuple[str, str]] = {
     93: (IGNORE, "the InfoROM is written too often"),
     94: (RESTART, "memory error that stayed within one application"),
     95: (DRAIN, "memory error that reached several applications: the card needs a reset"),
-    # The catalog asks for a reset here too, but a kernel that runs too long is the usual cause; `recovery` tells.
+    # The catalog asks for a reset here too, but a kernel that runs too long is the usual cause: `recovery` tells.
     109: (IGNORE, "context switch timed out: an application's fault, mostly"),
     110: (DRAIN, "security fault: the card needs a reset"),
     119: (DRAIN, "the card's system processor does not answer: the card needs a reset"),
@@ -63,7 +63,7 @@ TABLE: dict[int, tuple[str, str]] = {
     143: (DRAIN, "the card could not be initialized: it needs a reset"),
     151: (DRAIN, "key rotation failed: the machine needs a restart"),
     # It says that the action changed, also back to none, and not to which: the card's `recovery` does.
-    154: (IGNORE, "another recovery action is needed; `recovery` tells which"),
+    154: (IGNORE, "another recovery action is needed: `recovery` tells which"),
     155: (DRAIN, "NVLink error found by software: the card needs a reset"),
     156: (DRAIN, "a part of the card is retired at its next reset"),
     157: (IGNORE, "a part of the card could not be retired"),
@@ -71,6 +71,7 @@ TABLE: dict[int, tuple[str, str]] = {
     171: (DRAIN, "memory error not corrected, in DRAM: comes with 48"),
     172: (DRAIN, "memory error not corrected, in SRAM: comes with 48"),
 }
+#: Between the causes of a reason; stands in none of them.
 _BETWEEN = "; "
 
 
@@ -95,10 +96,8 @@ def actions(overrides: Mapping[str, str] | None = None) -> dict[int, str]:
 
 
 def _xids(name: str, text: str) -> list[int]:
-    words = [word.strip() for word in text.split(",")] if isinstance(text, str) else [""]
-    if words == [""] and text == "":
-        return []
-    if not all(word.isascii() and word.isdecimal() and 1 <= int(word[:6]) <= XID_MOST for word in words):
+    words = [word.strip() for word in text.split(",")] if text else []
+    if not all(word.isascii() and word.isdecimal() and len(word) < 9 and 1 <= int(word) <= XID_MOST for word in words):
         raise InvalidRequest(name, text, f"whole numbers from 1 to {XID_MOST} between commas, such as 48,79")
     return [int(word) for word in words]
 

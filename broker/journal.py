@@ -23,6 +23,9 @@ STATE_KINDS = {
     "critical": "CRITICAL",
     "unavailable": "UNAVAILABLE",
 }
+#: A ``state`` event from one of the first to one of the second is ``recovered``.
+_TROUBLED = frozenset({"THROTTLED", "CRITICAL", "UNAVAILABLE"})
+_WELL = frozenset({"NORMAL", "OPTIMAL"})
 JOURNAL_KINDS = frozenset({
     "granted", "claimed", "queued", "released", "expired", "reclaimed", "unclaimed", "cancelled", "dropped", "state",
     "short", "joined", "left", "drained", "undrained", "config", "clock", "epoch", "settling", "resized", "revoked",
@@ -35,6 +38,8 @@ def matches(kind: str, event: Event) -> bool:
     """Whether an event is of the kind that somebody subscribed to."""
     if kind in STATE_KINDS:
         return event.kind == "state" and event.fields.get("to") == STATE_KINDS[kind]
+    if kind == "recovered":
+        return event.kind == "state" and event.fields.get("from") in _TROUBLED and event.fields.get("to") in _WELL
     if kind == "lease_lost":
         return event.kind == "expired"
     return event.kind == kind
@@ -57,7 +62,7 @@ class Subscription:
         Raises:
             InvalidRequest: no such kind. PoolUnavailable: Redis cannot be reached.
         """
-        known = sorted({*STATE_KINDS, *JOURNAL_KINDS, "lease_lost"})
+        known = sorted({*STATE_KINDS, *JOURNAL_KINDS, "recovered", "lease_lost"})
         if kind not in known:
             raise InvalidRequest("kind", kind, "one of " + ", ".join(known))
         entry = (kind, callback)

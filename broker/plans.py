@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from broker.ledger.keys import Keys
     from broker.models import Event, Gpu, LeaseRecord, Sample, Tenant, Waiter
     from broker.thresholds import Thresholds
+    from broker.trend import Trend
 
 T = TypeVar("T")
 Command = tuple[Any, ...]
@@ -204,6 +205,19 @@ def history(keys: Keys, uuid: str) -> Plan[list[Sample]]:
     return [
         Sample.from_hash({"stream_id": stream_id, **fields}) for stream_id, fields in entries if fields["uuid"] == uuid
     ]
+
+
+def trend(keys: Keys, uuid: str, minutes: float) -> Plan[Trend]:
+    """Where one GPU's temperature goes, by its samples of the last minutes and its own thresholds."""
+    from broker.thresholds import Thresholds
+    from broker.trend import check_minutes
+    from broker.trend import trend as trend_of
+
+    check_minutes(minutes)
+    samples = yield from history(keys, uuid)
+    stored, now, offset = yield [("HGETALL", keys.config), ("TIME",), ("HGET", keys.ledger, "clock_offset_ms")]
+    limits = Thresholds.parse(effective(dict(stored), uuid))
+    return trend_of(samples, limits, minutes, _milliseconds(now) + int(offset or 0), gpu=uuid)
 
 
 def config(keys: Keys, uuid: str | None) -> Plan[Thresholds]:

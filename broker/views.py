@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from broker.journal import Subscription
     from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
     from broker.thresholds import Thresholds
+    from broker.trend import Trend
     from broker.values import Throttle
 
 
@@ -72,6 +73,14 @@ class Views(Wire):
         """The samples kept of one GPU, oldest first."""
         return self.run(plans.history(self.keys, gpu))
 
+    def trend(self, gpu: str, minutes: float = 5.0) -> Trend:
+        """Where one GPU's temperature goes: the line through the samples of the last ``minutes``, and what it crosses.
+
+        Raises:
+            InvalidRequest: ``minutes`` is no number from 0.1 to 1440. BrokerError: the pool knows no such GPU.
+        """
+        return self.run(plans.trend(self.keys, gpu, minutes))
+
     # -- what a job asks -----------------------------------------------------------------------------------------------
 
     def throttle(self, gpu: str | None = None) -> Throttle:
@@ -122,9 +131,10 @@ class Views(Wire):
                 yield None
 
     def on(self, kind: str, callback: Callable[[Event], None]) -> Callable[[], None]:
-        """Call back on ``optimal``, ``normal``, ``throttle``, ``critical``, ``unavailable``, ``lease_lost`` or a kind
-        of the journal. Returns a function that ends it.
+        """Call back on ``optimal``, ``normal``, ``throttle``, ``critical``, ``unavailable``, ``recovered``,
+        ``lease_lost`` or a kind of the journal. Returns a function that ends it.
 
+        ``recovered`` is a GPU that went from THROTTLED, CRITICAL or UNAVAILABLE to NORMAL or OPTIMAL.
         Callbacks run on one thread of this broker's, one after the other.
         """
         from broker.journal import Subscription
@@ -178,6 +188,10 @@ class AsyncViews(AsyncWire):
     async def history(self, gpu: str) -> list[Sample]:
         """As ``Broker.history``."""
         return await self.run(plans.history(self.keys, gpu))
+
+    async def trend(self, gpu: str, minutes: float = 5.0) -> Trend:
+        """As ``Broker.trend``."""
+        return await self.run(plans.trend(self.keys, gpu, minutes))
 
     async def throttle(self, gpu: str | None = None) -> Throttle:
         """As ``Broker.throttle``."""

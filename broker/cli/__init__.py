@@ -30,6 +30,7 @@ _VERBS = {
     "doctor": ("broker.cli.doctor:doctor", "Look for what is wrong with pool and server, and mend it."),
     "events": ("broker.cli.events:events", "The journal, or what happens from now on."),
     "history": ("broker.cli.events:history", "The samples of one GPU."),
+    "trend": ("broker.cli.trend:trend", "Where one GPU's temperature goes, and what it crosses next."),
     "config": ("broker.cli.config:config", "Read or change the pool's configuration."),
 }
 _PLUGIN_GROUP = "gpubroker.commands"

@@ -82,6 +82,33 @@ def test_callbacks_hear_states_and_lost_leases(broker: Broker, cards: Cards) -> 
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("trouble", [State.THROTTLED, State.CRITICAL, State.UNAVAILABLE])
+@pytest.mark.parametrize("well", [State.NORMAL, State.OPTIMAL])
+def test_a_card_that_is_well_again_has_recovered(broker: Broker, cards: Cards, trouble: State, well: State) -> None:
+    heard: list[Event] = []
+    arrived = threading.Event()
+    broker.on("recovered", heard.append)
+    broker.on("joined", lambda event: arrived.set() if event.fields.get("host") == "h2" else None)
+    other = State.NORMAL if well is State.OPTIMAL else State.OPTIMAL
+    for state in (well, other, trouble, well, other):
+        cards("GPU-a", state=state)
+    cards("GPU-b", host="h2")
+    assert arrived.wait(timeout=5)
+    assert [(event.kind, event.fields["from"], event.fields["to"]) for event in heard] == [("state", trouble, well)]
+
+
+def test_worse_less_bad_and_new_is_not_recovered(broker: Broker, cards: Cards) -> None:
+    heard: list[Event] = []
+    arrived = threading.Event()
+    broker.on("recovered", heard.append)
+    broker.on("joined", lambda event: arrived.set() if event.fields.get("host") == "h2" else None)
+    for state in (State.OPTIMAL, State.CRITICAL, State.THROTTLED, State.UNAVAILABLE, State.THROTTLED):
+        cards("GPU-a", state=state)
+    cards("GPU-b", host="h2")
+    assert arrived.wait(timeout=5)
+    assert heard == []
+
+
 def test_a_callback_for_no_known_kind_is_refused(broker: Broker) -> None:
     with pytest.raises(InvalidRequest, match="kind"):
         broker.on("nonsense", print)
