@@ -85,11 +85,6 @@ class Gpu(Record):
         """Whether a grant on this GPU is possible, given room."""
         return self.state not in (State.CRITICAL, State.UNAVAILABLE) and not self.drained
 
-    @property
-    def drained_with_host(self) -> bool:
-        """Whether the card is drained because its host is."""
-        return "host" in self.drained_by.split(",")
-
 
 class LeaseRecord(Record):
     """One lease as the ledger holds it; ``memory_bytes`` on each of its GPUs.

@@ -265,6 +265,14 @@ def new_config(keys: Keys, changes: dict[str, Any], uuid: str | None) -> Plan[tu
     return result, [stored.get("version", "0"), *(part for pair in kept.items() for part in pair)]
 
 
+def hardware(keys: Keys, uuid: str) -> Plan[dict[str, int | str]]:
+    """What one GPU's newest sample says beside what lending needs, in the order of ``broker.hardware.FIELDS``."""
+    from broker.hardware import FIELDS, WORDS
+
+    (said,) = yield [("HGETALL", keys.hardware(check_name("gpu", uuid)))]
+    return {name: said[name] if name in WORDS else int(said[name]) for name in FIELDS if name in said}
+
+
 def marks(keys: Keys, uuids: Sequence[str]) -> Plan[dict[str, tuple[str, str]]]:
     """Who drained each GPU, and the reason of its state."""
     rows = yield [("HMGET", keys.gpu(uuid), "drained_by", "reason") for uuid in uuids]

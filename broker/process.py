@@ -1,4 +1,4 @@
-"""A process as ``/proc`` shows it: told apart from a later one that got its pid, and from its namesake in a container."""
+"""A process as ``/proc`` shows it: told from a later one that got its pid, and from its namesake in a container."""
 
 from __future__ import annotations
 

@@ -49,6 +49,10 @@ class Views(Wire):
         """Every GPU, by host and index; one whose agent is silent reads UNAVAILABLE."""
         return self.run(plans.gpus(self.keys))
 
+    def hardware(self, gpu: str) -> dict[str, int | str]:
+        """What a GPU's newest sample offers beside memory, heat and load: ``broker.hardware.FIELDS`` has the names."""
+        return self.run(plans.hardware(self.keys, gpu))
+
     def hosts(self) -> list[dict[str, str]]:
         """Every host's hash: host, state, reason, source, gpus, sampled_at, fresh_until."""
         return self.run(plans.hosts(self.keys))
@@ -172,6 +176,10 @@ class AsyncViews(AsyncWire):
     async def gpus(self) -> list[Gpu]:
         """As ``Broker.gpus``."""
         return await self.run(plans.gpus(self.keys))
+
+    async def hardware(self, gpu: str) -> dict[str, int | str]:
+        """As ``Broker.hardware``."""
+        return await self.run(plans.hardware(self.keys, gpu))
 
     async def hosts(self) -> list[dict[str, str]]:
         """As ``Broker.hosts``."""

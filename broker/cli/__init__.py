@@ -14,6 +14,7 @@ from broker.cli.options import URL_META
 _VERBS = {
     "up": ("broker.cli.up:up", "A server, an agent and workers on this machine, until Ctrl-C."),
     "status": ("broker.cli.status:status", "The GPUs: temperature, memory, state, what is lent."),
+    "hardware": ("broker.cli.hardware:hardware", "What cards say beside: limits, clocks, errors, links."),
     "leases": ("broker.cli.leases:leases", "Who holds memory now."),
     "waiters": ("broker.cli.leases:waiters", "Who waits for memory."),
     "acquire": ("broker.cli.lease:acquire", "Take a lease and print its id and token."),

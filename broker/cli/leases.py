@@ -30,11 +30,19 @@ def leases(redis_url: str, pool: str, as_json: bool) -> None:
         [
             lease.id, lease.host, lease.gpu_uuids, _size_of(lease), str(lease.token), _state_of(lease),
             lease.owner, lease.job_id or "-", duration(now - lease.created_at), duration(lease.expires_at - now),
+            _used(lease),
         ]
         for lease in held
     ]  # fmt: skip
-    columns = ("ID", "HOST", "GPU", "MEMORY", "TOKEN", "STATE", "OWNER", "JOB", "HELD", "ENDS IN")
-    return print_table(columns, rows, ("MEMORY", "TOKEN", "HELD", "ENDS IN"))
+    columns = ("ID", "HOST", "GPU", "MEMORY", "TOKEN", "STATE", "OWNER", "JOB", "HELD", "ENDS IN", "USED")
+    return print_table(columns, rows, ("MEMORY", "TOKEN", "HELD", "ENDS IN", "USED"))
+
+
+def _used(lease: LeaseRecord) -> str:
+    """What its process takes, on all its cards; ``-`` where nobody could see it."""
+    from broker.units import format_size
+
+    return "-" if lease.used_bytes is None else format_size(lease.used_bytes)
 
 
 def _size_of(lease: LeaseRecord) -> str:
@@ -49,6 +57,8 @@ def _state_of(lease: LeaseRecord) -> str:
         "revoked": lease.revoke_at is not None and lease.state != "reclaiming",
         "adopted": lease.adopted,
         "registered": lease.registered,
+        "overused": bool(lease.over_bytes),
+        "idle": bool(lease.idle_seconds),
     }
     return " ".join([lease.state, *(mark for mark, there in marks.items() if there)])
 

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _COLUMNS = (
     "HOST", "GPU", "NAME", "°C", "STATE", "JOB SPEED", "LEASED", "USED", "FREE", "TOTAL", "UUID", "REASON",
 )  # fmt: skip
+_DRAINED = {
+    "gpu": "drained",
+    "host": "drained with its host",
+    "health": "drained for its health",
+    "people": "drained for people",
+}
 _NUMBERS = ("GPU", "°C", "JOB SPEED", "LEASED", "USED", "FREE", "TOTAL")
 
 
@@ -46,7 +52,7 @@ def status(redis_url: str, pool: str, as_json: bool) -> None:
 def _gpu_row(gpu: Gpu, now: int) -> list[str | Text]:
     from broker.cli.table import state_text
 
-    reasons = [("drained with its host" if gpu.drained_with_host else "drained") if gpu.drained else ""]
+    reasons = [_DRAINED[mark] for mark in _DRAINED if mark in gpu.drained_by.split(",")]
     reasons += [f"kept for {gpu.reserved_for}" if gpu.reserved_for else ""]
     reasons += [_silence(gpu.sampled_at, now) if gpu.fresh_until < now else gpu.reason]
     if gpu.short_bytes:

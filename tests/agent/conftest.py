@@ -80,7 +80,7 @@ def agent(redis_url: str, nvml_library: Path, tmp_path: Path) -> Iterator[Callab
     for process in started:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=20) == 0
 
 
 @pytest.fixture

@@ -50,8 +50,6 @@ def test_the_class_of_a_gpu_is_read_from_the_hashs_own_name() -> None:
     }  # fmt: skip
     gpu = Gpu.from_hash(hash_)
     assert (gpu.gpu_class, gpu.capability, gpu.mig, gpu.reserved_for) == ("8.6||rack=a", "8.6", "", "w")
-    assert gpu.drained_with_host
-    assert not gpu.model_copy(update={"drained_by": "gpu"}).drained_with_host
 
 
 def test_a_tenant_without_a_quota_has_none_and_functions_have_accounts() -> None:

@@ -1,0 +1,44 @@
+"""`gpubroker hardware`: what cards say of themselves beside memory, heat and load, and how their hosts are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.options import broker_from, json_option, pool_options, print_json
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_COLUMNS = ("HOST", "GPU", "WHAT", "VALUE", "MEANING")
+
+
+@click.command()
+@click.argument("gpu", required=False)
+@pool_options
+@json_option
+def hardware(gpu: str | None, redis_url: str, pool: str, as_json: bool) -> None:
+    """Show all that the GPU of this UUID, or every GPU, offers in its newest sample: limits, clocks, errors, links.
+
+    What a card does not offer is not there.
+    """
+    from broker.cli.table import print_table
+    from broker.errors import InvalidRequest
+    from broker.hardware import FIELDS
+
+    broker = broker_from(redis_url, pool)
+    gpus = [one for one in broker.gpus() if gpu in (None, one.uuid)]
+    if gpu is not None and not gpus:
+        raise InvalidRequest("GPU", gpu, "the UUID of a GPU in the pool; `gpubroker status` lists them")
+    said = {one.uuid: broker.hardware(one.uuid) for one in gpus}
+    if as_json:
+        return print_json(said)
+    rows: list[list[str | Text]] = [
+        [one.host, str(one.index), name, str(value), FIELDS[name]]
+        for one in gpus
+        for name, value in said[one.uuid].items()
+    ]
+    if not rows:
+        return click.echo(f"no GPU of pool {pool} says more than `gpubroker status` shows")
+    return print_table(_COLUMNS, rows, ("GPU", "VALUE"))
