@@ -14,6 +14,7 @@ from broker.cli.options import broker_from, pool_options
 
 if TYPE_CHECKING:
     from agent.sources import Source
+    from agent.sources.replay import Recorder
 
 
 @click.command()
@@ -43,7 +44,6 @@ def agent(
     from agent.host import report
     from agent.sampler import Sampler
     from agent.service import HostLock, Watchdog, configure_logging, machine
-    from agent.sources.replay import Recorder
     from broker.calls import check_name, cpus_milli, labels_text, this_host
     from broker.units import TIB, parse_size
 
@@ -58,11 +58,11 @@ def agent(
     )
     with ExitStack() as stack:
         stack.enter_context(HostLock(redis_url, pool, name))
-        recorder = stack.enter_context(Recorder(record)) if record else None
+        witness = stack.enter_context(_recorder(record)).write if record else None
         watchdog = Watchdog()
         sampler = Sampler(
             broker_from(redis_url, pool), name, source, told, folder=folder, yield_to=yield_to,
-            witness=recorder.write if recorder else None, alive=watchdog.alive,
+            witness=witness, alive=watchdog.alive,
         )  # fmt: skip
         if once:
             sampler.sample()
@@ -80,6 +80,12 @@ def _pair(label: str) -> tuple[str, str]:
     if not equals:
         raise InvalidRequest("--label", label, "NAME=VALUE")
     return name, value
+
+
+def _recorder(path: Path) -> Recorder:
+    from agent.sources.replay import Recorder
+
+    return Recorder(path)
 
 
 def _source(host: str, simulate: str | None, replay: Path | None) -> Source:

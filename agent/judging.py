@@ -19,8 +19,8 @@ from broker.values import GpuReport, HeldLease, State
 
 log = logging.getLogger("gpubroker.agent")
 
-#: Seconds of temperatures from which the heat to come is told.
-TREND_SECONDS = 300.0
+#: Seconds of temperatures from which the heat to come is told, and the most of them: the newest.
+TREND_SECONDS, TREND_MOST = 300.0, 200
 #: The card's own words for slowing itself down because of heat or a lack of power; a cap of power is normal at load.
 _SLOWED = {
     "hw_slowdown": "the card slows itself down", "hw_thermal": "the card slows itself down, it is too hot",
@@ -35,7 +35,7 @@ class Past:
     job: Standing | None = None
     shown: Standing | None = None
     health: Health = field(default_factory=Health)
-    heats: deque[tuple[float, float]] = field(default_factory=deque)
+    heats: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=TREND_MOST))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Policy:
         self._over: dict[_Key, float] = {}
         self._idle: dict[_Key, float] = {}
         self._told: set[tuple[str, int, str]] = set()  # what each lease was asked to end for
-        self._wards: dict[tuple[int, str], tuple[str, float | None]] = {}
+        self._wards: dict[tuple[int, str], tuple[str, float]] = {}  # orphans: their lease, and since when it is over
 
     def idle(self, look: Look, verdicts: Sequence[LeaseVerdict], limits: Thresholds) -> list[LeaseVerdict]:
         """The verdicts, with for how long each lease's cards have done nothing."""
@@ -128,24 +128,25 @@ class Policy:
                     log.warning("event=killed pid=%d lease=%s reason=%r", seen.pid, lease.id, why)
 
     def _orphans(self, look: Look, limits: Thresholds) -> None:
-        """Processes that worked under a lease that is over, and still have memory of a card."""
-        now, wards = self._clock(), dict[tuple[int, str], tuple[str, float | None]]()
+        """Processes whose lease ran out or was revoked, and that still have memory of a card.
+
+        One whose holder gave it back is none: it may keep a context of the card for its next lease.
+        """
+        now, wards = self._clock(), dict[tuple[int, str], tuple[str, float]]()
         for reading in look.readings:
             for process, lease in holders(reading, look.held.get(reading.uuid, ()), look.parents):
                 seen = self._table.look(process.pid)
                 if seen is None:
                     continue
                 key = seen.pid, seen.started
-                known, since = self._wards.get(key, ("", None))
-                if lease is not None and lease.state != "reclaiming":
-                    wards[key] = lease.id, None
-                elif lease is not None or known:
-                    name = lease.id if lease is not None else known
-                    if since is None:
-                        log.warning("event=orphan pid=%d lease=%s gpu=%s", seen.pid, name, reading.uuid)
-                    wards[key] = name, now if since is None else since
+                known = self._wards.get(key)
+                if lease is not None and lease.state == "reclaiming" and known is None:
+                    log.warning("event=orphan pid=%d lease=%s gpu=%s", seen.pid, lease.id, reading.uuid)
+                    wards[key] = lease.id, now
+                elif known is not None and (lease is None or lease.state == "reclaiming"):
+                    wards[key] = known
         self._wards = wards
         if limits.orphan_policy == "kill":
             for (pid, started), (name, since) in wards.items():
-                if since is not None and now - since >= limits.orphan_grace_seconds and self._table.kill(pid, started):
+                if now - since >= limits.orphan_grace_seconds and self._table.kill(pid, started):
                     log.warning("event=killed pid=%d lease=%s reason='its lease is over'", pid, name)

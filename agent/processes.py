@@ -107,10 +107,7 @@ class ProcessTable:
         wanted: dict[str, set[int]] = {name: set() for name in names}
         shortened = {name[:15]: name for name in wanted}  # as long as the kernel keeps them
         for pid in self._all() if wanted else ():
-            try:
-                command = (self._proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
-            except OSError:
-                continue
+            command = self._text(pid, "comm").strip()
             if command in shortened:
                 wanted[shortened[command]].add(pid)
         return wanted
@@ -183,7 +180,8 @@ class ProcessTable:
 
     def _text(self, pid: int, name: str) -> str:
         try:
-            return (self._proc / str(pid) / name).read_text(encoding="utf-8", errors="replace")
+            with open(f"{self._proc}/{pid}/{name}", encoding="utf-8", errors="replace") as file:
+                return file.read()
         except OSError:
             return ""
 

@@ -8,9 +8,7 @@ import hashlib
 import json
 import logging
 import os
-import shlex
 import socket
-import tempfile
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -90,6 +88,8 @@ def _folder() -> Path:
     for name in (of_service, os.environ.get("XDG_RUNTIME_DIR", "")):
         if name and os.path.isdir(name) and os.access(name, os.W_OK):
             return Path(name)
+    import tempfile  # here, as the agent is to stay small
+
     own = Path(tempfile.gettempdir()) / f"gpubroker-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
     seen = own.lstat()
@@ -136,6 +136,8 @@ class _Json(logging.Formatter):
     """A log line as an object: what stands in it as ``name=value`` are its fields."""
 
     def format(self, record: logging.LogRecord) -> str:
+        import shlex
+
         text = record.getMessage()
         said: dict[str, object] = {"time": self.formatTime(record), "level": record.levelname.lower()}
         try:

@@ -22,7 +22,7 @@ def began(pid: int, proc: Path = Path("/proc")) -> str | None:
 def namespace(pid: int | str, proc: Path = Path("/proc")) -> int | None:
     """The number of the namespace in which a process has its pid; ``None`` where it may not be read."""
     try:
-        return os.stat(proc / str(pid) / "ns" / "pid").st_ino
+        return os.stat(f"{proc}/{pid}/ns/pid").st_ino
     except OSError:
         return None
 
@@ -30,7 +30,9 @@ def namespace(pid: int | str, proc: Path = Path("/proc")) -> int | None:
 def stat(pid: int, proc: Path = Path("/proc")) -> list[str] | None:
     """The fields of ``/proc/PID/stat`` from the state on (field 3 in ``proc(5)``); ``None`` without such a process."""
     try:
-        text = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        # No Path here: it interns every pid, and an agent asks for thousands of them.
+        with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            text = file.read()
     except OSError:
         return None
     # `pid (comm) state ppid …`: comm may itself hold blanks and brackets.

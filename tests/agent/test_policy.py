@@ -152,9 +152,11 @@ def test_a_process_whose_lease_is_over_is_told_or_ended(
     stage.processes = [Process(victim.pid, GIB)]
     stage.leases = [HeldLease("job", GIB, victim.pid, "active", 0, token=1)]
     stage.look()
-    stage.leases = []
+    stage.leases = [HeldLease("job", GIB, victim.pid, "reclaiming", 0, token=1)]
     stage.look()
-    assert "event=orphan" in caplog.text
+    stage.leases = []
+    stage.look(1)
+    assert caplog.text.count("event=orphan") == 1
     assert victim.poll() is None
     stage.look()
     stage.look()
@@ -162,6 +164,28 @@ def test_a_process_whose_lease_is_over_is_told_or_ended(
         assert victim.wait(timeout=10) == -9
     else:
         assert victim.poll() is None
+
+
+def test_a_process_whose_holder_gave_the_lease_back_is_no_orphan(
+    stage: Stage, victim: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.configure(orphan_policy="kill", orphan_grace_seconds=0)
+    stage.processes = [Process(victim.pid, GIB)]
+    stage.leases = [HeldLease("job", GIB, victim.pid, "active", 0, token=1)]
+    stage.look()
+    stage.leases = []
+    stage.look()
+    assert "event=orphan" not in caplog.text
+    assert victim.poll() is None
+
+
+def test_an_orphan_that_borrows_again_is_none_any_more(stage: Stage, victim: subprocess.Popen[bytes]) -> None:
+    stage.configure(orphan_policy="kill", orphan_grace_seconds=5)
+    stage.processes = [Process(victim.pid, GIB)]
+    for name, lease_state in (("one", "reclaiming"), ("two", "active"), ("two", "active"), ("two", "active")):
+        stage.leases = [HeldLease(name, GIB, victim.pid, lease_state, 0, token=1)]
+        stage.look()
+    assert victim.poll() is None
 
 
 def test_a_stranger_is_never_ended(stage: Stage, victim: subprocess.Popen[bytes]) -> None:
