@@ -40,9 +40,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; a job beside plain rq
+bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; the agent beside others; a job beside plain rq
 	$(BIN)/python -m benchmarks.roundtrip
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.agent
 	$(BIN)/python -m benchmarks.rq
 
 clean:

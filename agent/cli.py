@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import ExitStack
 from importlib.resources import files
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,15 @@ def agent(
         stack.enter_context(HostLock(redis_url, pool, name))
         witness = stack.enter_context(_recorder(record)).write if record else None
         watchdog = Watchdog()
+        words = chain([watchdog.ready], repeat(watchdog.alive))
+
+        def alive(status: str, interval_seconds: float) -> None:
+            watchdog.pace(interval_seconds)
+            next(words)(status)
+
         sampler = Sampler(
             broker_from(redis_url, pool), name, source, told, folder=folder, yield_to=yield_to,
-            witness=witness, alive=watchdog.alive,
+            witness=witness, alive=alive,
         )  # fmt: skip
         if once:
             sampler.sample()

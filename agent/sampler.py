@@ -27,6 +27,7 @@ from broker.values import GpuReport, HeldLease, HostReport, LeaseVerdict, State
 
 log = logging.getLogger("gpubroker.agent")
 
+_WITHOUT = "; `gpubroker agent --simulate 2x6GiB` shows how it works without"
 #: Hears of each look: when it began, what was read, and why nothing was.
 Witness = Callable[[float, Sequence[Reading], str], None]
 
@@ -37,12 +38,13 @@ class Sampler:
     def __init__(
         self, broker: Broker, host: str, source: Source, host_report: HostReport | None = None, *,
         folder: Path = Path(), yield_to: Sequence[str] = (), witness: Witness | None = None,
-        alive: Callable[[str], None] | None = None,
+        alive: Callable[[str, float], None] | None = None,
     ) -> None:  # fmt: skip
         """Watch ``source`` and publish as ``host``, which tells of itself what ``host_report`` says.
 
         ``folder`` is where this host's jobs write: its room is told. ``yield_to`` names programs that want the cards
-        for themselves. ``witness`` hears of each look, and ``alive`` of each that was judged and handed over.
+        for themselves. ``witness`` hears of each look; ``alive`` of each that came to its end, in words, and of the
+        seconds to the next.
         """
         self._host_report = host_report if host_report is not None else host_report_of()
         self._publisher = Publisher(broker, host)
@@ -81,7 +83,7 @@ class Sampler:
                 except BrokerError as error:
                     self._note("ledger", f"event=publish_failed error={str(error)!r}")
                 if self._alive is not None:
-                    self._alive(self._status())
+                    self._alive(self._status(), self._limits(None).monitor_interval)
                 pause = max(0.0, self._limits(None).monitor_interval - (time.monotonic() - began))
         except HostTaken:
             self._source.close()  # the other one's cards are not to be closed by a goodbye
@@ -131,7 +133,7 @@ class Sampler:
                 [report for report, _ in judged],
                 max(1, round(pool.monitor_interval * 1000)),
                 host_state="UNAVAILABLE" if why else "OK",
-                host_reason=why or state_reason,
+                host_reason=(why and why + _WITHOUT) or state_reason,
                 source=self._source.name,
                 host_report=replace(self._host_report, vitals=said),
                 verdicts=seen,
@@ -151,7 +153,7 @@ class Sampler:
             return self._source.read(self._last_held), ""
         except NoGpuError as error:
             self._judge.forget()
-            return [], f"{error}; `gpubroker agent --simulate 2x6GiB` shows how it works without"
+            return [], str(error)
 
     def _last_held(self, uuids: Sequence[str]) -> Mapping[str, Sequence[HeldLease]]:
         """The leases of now, or, without a ledger, those of last time: the work on the cards goes on as well."""

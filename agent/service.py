@@ -1,160 +1,200 @@
-"""The agent as a service: one for a host, known to systemd, with logs that programs read."""
+"""The agent as a service: what systemd hears, one agent for each host, the machine's boot, logs for programs."""
 
 from __future__ import annotations
 
-import errno
+import ast
+import contextlib
 import fcntl
 import hashlib
-import json
+import json as json_format
 import logging
 import os
+import re
 import socket
+import stat
+import time
 from pathlib import Path
+from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
+from broker.connection import parse_url
 from broker.errors import InvalidRequest
 
-log = logging.getLogger("gpubroker.agent")
+#: Names this use of the boot's id, which itself is to be kept private: machine-id(5).
+_APPLICATION = b"gpubroker agent "
+#: systemd reads its socket at once; a stuck one must not stop the agent.
+_NOTIFY_SECONDS = 1.0
+_PAIR = re.compile(r"""(\w[\w.-]*)=("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\S*)(?=\s|$)""", re.ASCII)
 
-#: What `RuntimeDirectory=` of the unit makes, too.
-_FOR_ALL = Path("/run/gpubroker")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
+def notify(text: str) -> bool:
+    """Tell the service manager, by https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html.
 
-def machine() -> str:
-    """16 hexadecimal digits that name this boot of this machine, also in its containers; ``""`` where there are none.
-
-    A digest, since the id itself is to be kept private: https://www.freedesktop.org/software/systemd/man/machine-id.html
+    ``text`` is one ``NAME=VALUE`` or several, one a line. Nothing happens without ``NOTIFY_SOCKET``; a manager that
+    does not hear changes nothing. Whether it was sent.
     """
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path[:1] not in ("/", "@"):
+        return False
+    # Linux spells a name that is in no folder with a first byte 0.
+    address = os.fsencode(path).replace(b"@", b"\0", 1) if path[0] == "@" else os.fsencode(path)
     try:
-        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+            out.settimeout(_NOTIFY_SECONDS)
+            out.sendto(text.encode("utf-8", "replace"), address)
     except OSError:
-        return ""
-    return hashlib.sha256(f"gpubroker agent {boot}".encode()).hexdigest()[:16]
-
-
-class HostLock:
-    """While it is held no other agent of this machine publishes for the host; it goes with the process."""
-
-    def __init__(self, redis_url: str, pool: str, host: str) -> None:
-        """Name the lock; the URL's password is no part of it."""
-        url = urlsplit(redis_url)
-        words = f"{url.scheme} {url.hostname} {url.port} {url.path} {pool} {host}"
-        self._host = host
-        self.path = _folder() / f"agent-{hashlib.sha256(words.encode()).hexdigest()[:16]}.lock"
-        self._file: int | None = None
-
-    def __enter__(self) -> Self:
-        """Take it.
-
-        Raises:
-            InvalidRequest: another process holds it, or it cannot be made.
-        """
-        allowed = "a host that no other agent of this machine publishes for"
-        try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            why = f"a lock at {self.path}, which cannot be made ({error.strerror})"
-            raise InvalidRequest("--host", self._host, why) from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            who = os.pread(file, 20, 0).decode(errors="replace").strip()
-            os.close(file)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise InvalidRequest("--host", self._host, f"{allowed}; process {who or '?'} does already") from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-        self._file = file
-        return self
-
-    def __exit__(self, *rest: object) -> None:
-        """Let it go. The file stays: who removed it could not know that nobody had just taken it."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-def _folder() -> Path:
-    """Where this user may keep a lock that every agent of its own looks at, under systemd or started by hand."""
-    if os.getuid() == 0 and "RUNTIME_DIRECTORY" not in os.environ:
-        try:
-            _FOR_ALL.mkdir(exist_ok=True)
-        except OSError:
-            log.debug("event=no_folder folder=%s", _FOR_ALL)
-    of_service = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or str(_FOR_ALL)
-    for name in (of_service, os.environ.get("XDG_RUNTIME_DIR", "")):
-        if name and os.path.isdir(name) and os.access(name, os.W_OK):
-            return Path(name)
-    import tempfile  # here, as the agent is to stay small
-
-    own = Path(tempfile.gettempdir()) / f"gpubroker-{os.getuid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
-    seen = own.lstat()
-    if seen.st_uid != os.getuid() or seen.st_mode & 0o077 or own.is_symlink():
-        raise InvalidRequest("temporary folder", str(own), "a folder that is this user's alone")
-    return own
+        return False
+    return True
 
 
 class Watchdog:
-    """Tells systemd that the agent lives: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html.
+    """Tells the service manager how the agent fares; with ``WatchdogSec=`` it restarts one that is silent for so long.
 
-    The word is sent after a look that was judged and handed over, so that one who is stuck is started again.
+    ``seconds`` is that time, ``None`` if it does not watch this process.
     """
 
     def __init__(self) -> None:
-        """Nothing is told yet."""
-        self._ready = False
+        """Read ``WATCHDOG_USEC`` and ``WATCHDOG_PID``."""
+        try:
+            micros = int(os.environ["WATCHDOG_USEC"])
+            mine = int(os.environ.get("WATCHDOG_PID") or os.getpid()) == os.getpid()
+        except (KeyError, ValueError):
+            micros, mine = 0, False
+        self.seconds = micros / 1e6 if micros > 0 and mine else None
+
+    def ready(self, status: str) -> None:
+        """The agent has begun."""
+        notify(f"READY=1\nSTATUS={_line(status)}")
 
     def alive(self, status: str) -> None:
-        """A look is done; at the first one the service is ready."""
-        first, self._ready = not self._ready, True
-        notify(("READY=1\n" if first else "") + f"WATCHDOG=1\nSTATUS={' '.join(status.split())}")
+        """A look came to its end: judged, and handed over or refused. Never from a thread that only ticks."""
+        notify(f"WATCHDOG=1\nSTATUS={_line(status)}" if self.seconds else f"STATUS={_line(status)}")
+
+    def pace(self, interval_seconds: float) -> None:
+        """Looks are so far apart: have a watch that is too short for three of them extended."""
+        if self.seconds is not None and self.seconds < 3 * interval_seconds:
+            self.seconds = 3 * interval_seconds
+            notify(f"WATCHDOG_USEC={round(self.seconds * 1e6)}")
 
     def stopping(self) -> None:
-        """The agent says goodbye."""
-        notify("STOPPING=1")
+        """The agent is about to leave."""
+        notify("STOPPING=1\nSTATUS=leaving")
 
 
-def notify(text: str) -> None:
-    """Tell whoever started this process, if it asked to be told (``$NOTIFY_SOCKET``)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address[0] == "@":  # an abstract one
-        address = "\0" + address[1:]
+def _line(text: str) -> str:
+    """On one line: a second one would be a message of its own."""
+    return " ".join(text.split())
+
+
+class HostLock:
+    """That no other agent on this machine publishes for the same host of the same pool.
+
+    The kernel lets it go with the process, however that ends. It binds agents that share the folder: that of
+    ``XDG_RUNTIME_DIR``, else ``/run/gpubroker``, else the one for temporary files. A child process that was forked
+    without exec holds it as well.
+    """
+
+    def __init__(self, redis_url: str, pool: str, host: str) -> None:
+        """A lock that is not taken yet; raises InvalidRequest for a URL that is none."""
+        address = parse_url(redis_url)
+        where = tuple(sorted(address.seeds)) or (
+            address.options.get("path") or address.options.get("host", "localhost"),
+            address.options.get("port", 6379),
+        )
+        place = (address.kind, where, address.service, int(address.options.get("db") or 0), pool, host)
+        self._host = host
+        self.path = _folder() / f"agent-{hashlib.sha256(repr(place).encode()).hexdigest()[:32]}.lock"
+        self._file = -1
+
+    def __enter__(self) -> Self:
+        """Take it, and write this process's pid into its file.
+
+        Raises:
+            InvalidRequest: another agent has it, or its file is not to be trusted.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            self._file = os.open(self.path, flags, 0o600)
+            facts = os.fstat(self._file)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_nlink > 1:
+                raise OSError("it is not this user's own file")
+            os.fchmod(self._file, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError:
+            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip()
+            self.release()
+            who = f"process {holder}" if holder else "another process"
+            allowed = f"a host that no other agent publishes for; {who} does already"
+            raise InvalidRequest("--host", self._host, allowed) from None
+        except OSError as error:
+            self.release()
+            allowed = f"a host whose lock can be taken; {self.path}: {error.strerror or error}"
+            raise InvalidRequest("--host", self._host, allowed) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let it go."""
+        self.release()
+
+    def release(self) -> None:
+        """Let it go. The file stays: whoever waits to open it must find the same one."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+
+def _folder() -> Path:
+    for name in (os.environ.get("XDG_RUNTIME_DIR", ""), "/run/gpubroker"):
+        if os.path.isabs(name) and os.access(name, os.W_OK | os.X_OK):
+            return Path(name)
+    import tempfile  # here, as the agent is to stay small
+
+    return Path(tempfile.gettempdir())
+
+
+def machine(source: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """16 hex digits that name this boot of this machine, in its containers too; ``""`` where there is none."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
-            out.sendto(text.encode(), address)
-    except OSError as error:
-        log.debug("event=notify_failed error=%r", str(error))
+        boot = source.read_bytes().strip()
+    except OSError:
+        return ""
+    return hashlib.sha256(_APPLICATION + boot).hexdigest()[:16] if boot else ""
 
 
-class _Json(logging.Formatter):
-    """A log line as an object: what stands in it as ``name=value`` are its fields."""
+def configure_logging(json: bool) -> None:
+    """Log to stderr from INFO on: ``event=NAME key=value`` lines after time and level, or a JSON object a line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class JsonLines(logging.Formatter):
+    """``{"time", "level", "event", "fields"}``; ``message`` where the text is not all fields, ``exception`` if any.
+
+    ``time`` is RFC 3339 in UTC; fields are texts, and quoted ones without their quotes.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        import shlex
-
-        text = record.getMessage()
-        said: dict[str, object] = {"time": self.formatTime(record), "level": record.levelname.lower()}
-        try:
-            words = [word.partition("=") for word in shlex.split(text)]
-        except ValueError:  # an apostrophe in somebody's words
-            words = []
-        if words and all(equals for _, equals, _ in words):
-            said |= {name: value for name, _, value in words}
-        else:
-            said["message"] = text
+        """The record on one line."""
+        message = record.getMessage()
+        fields = {name: _unquoted(value) for name, value in _PAIR.findall(message)}
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, object] = {"time": f"{when}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
+        line["event"] = fields.pop("event", "")
+        line["fields"] = fields
+        if not line["event"] or _PAIR.sub("", message).strip():
+            line["message"] = message
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said)
+            line["exception"] = self.formatException(record.exc_info)
+        return json_format.dumps(line)
 
 
-def configure_logging(as_json: bool) -> None:
-    """Log to standard error, a line an event: ``event=… name=value``, or an object of JSON."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+def _unquoted(value: str) -> str:
+    if value[:1] in ("'", '"') and value[-1:] == value[:1]:
+        with contextlib.suppress(ValueError, SyntaxError):
+            return str(ast.literal_eval(value))
+    return value

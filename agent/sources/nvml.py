@@ -125,7 +125,9 @@ class NvmlSource:
                 if kind == "C":
                     card = int(text)
                 elif kind == "R":
-                    reading = from_line(text)
+                    reading = self._reading(text, card, faults)
+                    if reading is None:
+                        continue
                     readings[reading.uuid] = reading
                     self._known[reading.uuid] = reading.index, reading.name
                     self._suspects.pop(reading.index, None)
@@ -143,6 +145,15 @@ class NvmlSource:
         if child.asked and not (readings or faults or self._known):
             raise NoGpuError(f"NVML has not come to an end yet: {child.at()}")
         return True
+
+    def _reading(self, text: str, card: int | None, faults: dict[int, str]) -> Reading | None:
+        """The reading, or ``None`` for one that makes no sense: it is that card's trouble alone."""
+        try:
+            return from_line(text)
+        except ValueError as error:
+            if card is not None:
+                faults[card] = f"its reading makes no sense: {error}"
+            return None
 
     def _ensure_child(self) -> Child:
         self._stuck = [process for process in self._stuck if process.poll() is None]
