@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from gpubroker_photos.files import Pixels, decode
 from gpubroker_photos.pipeline import Tile, enhance_batch, plan, tiles
 from gpubroker_photos.source import sample_photos
-from gpubroker_photos.torch_backend import enhance_on
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +17,8 @@ def cat() -> Pixels:
 
 
 def test_pytorch_gives_the_bytes_that_opencv_gives(cat: Pixels) -> None:
+    from gpubroker_photos.torch_backend import enhance_on
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dice = np.random.default_rng(2)
     cut: list[Tile] = [*tiles(cat, 64), *tiles(dice.integers(0, 256, cat.shape).astype(np.uint8), 64)]
