@@ -134,7 +134,8 @@ class Judge:
         past.heats.append((now, float(heat)))
         while past.heats[0][0] < now - TREND_SECONDS:
             past.heats.popleft()
-        line = fit(past.heats)
+        cools = len(past.heats) > 1 and heat < past.heats[-2][1]  # whatever the minutes before were like
+        line = None if cools else fit(past.heats)
         ahead = early_warning(line, heat, limits, limits.warning_seconds) if line and limits.warning_seconds else None
         if ahead is None or line is None:
             return None

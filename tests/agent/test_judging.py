@@ -91,6 +91,11 @@ def test_heat_to_come_is_told_before_it_is_there(court: Court) -> None:
     assert (warnings[-1] or ("",))[0] == "temp_normal"
 
 
+def test_a_card_that_cools_right_now_is_not_warned_of(court: Court) -> None:
+    heats = [41] * 9 + [88] * 9 + [50]
+    assert [court.see(temperature_c=heat).warning for heat in heats][-1] is None
+
+
 def test_a_steady_card_is_not_warned_of(court: Court) -> None:
     assert [court.see(temperature_c=60 + step % 2).warning for step in range(30)] == [None] * 30
 
