@@ -15,7 +15,7 @@ from agent.sources import Reading
 from broker.state import Standing, judge, memory_band, reason, temperature_band, worse
 from broker.thresholds import Thresholds
 from broker.trend import early_warning, fit
-from broker.values import GpuReport, HeldLease, State
+from broker.values import GpuReport, HeldLease, ListedProcess, State
 
 log = logging.getLogger("gpubroker.agent")
 
@@ -43,13 +43,14 @@ class Around:
     """What a look says of the card's surroundings.
 
     ``host`` is the state of the host's memory and ``host_reason`` why; ``wanted_by`` names the programs of people who
-    want the card for themselves; ``parents`` are the parents of processes.
+    want the card for themselves; ``parents`` are the parents of processes, ``listed`` those on each card.
     """
 
     parents: Mapping[int, int]
     host: State = State.OPTIMAL
     host_reason: str = ""
     wanted_by: Collection[str] = ()
+    listed: Mapping[str, tuple[ListedProcess, ...]] = field(default_factory=dict)
 
 
 class Judge:
@@ -120,6 +121,7 @@ class Judge:
             hardware=reading.hardware,
             xids=reading.xids,
             warning=self._warning(past, reading, limits, now),
+            listed=around.listed.get(reading.uuid, ()),
         )
         return report, found
 

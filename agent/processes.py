@@ -24,13 +24,15 @@ _OWN_GROUP = re.compile(r"docker[/-][0-9a-f]{12,}|libpod-|containerd|crio-|kubep
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A process: its parent, when it began in clock ticks since boot, its pid in each namespace, outermost first."""
+    """A process: its parent, when it began in clock ticks since boot, its pid in each namespace, outermost first, its
+    control group and the name of its program."""
 
     pid: int
     parent: int
     started: str
     pids: tuple[int, ...] = ()
     group: str = ""
+    name: str = ""
 
 
 class ProcessTable:
@@ -60,7 +62,9 @@ class ProcessTable:
             return None
         key = pid, fields[19]
         if key not in self._known:
-            self._known[key] = Seen(pid, int(fields[1]), fields[19], self._pids(pid), self._group(pid))
+            self._known[key] = Seen(
+                pid, int(fields[1]), fields[19], self._pids(pid), self._group(pid), self._text(pid, "comm").strip()
+            )  # fmt: skip
         return replace(self._known[key], parent=int(fields[1]))
 
     def parents(self, pids: Iterable[int], holders: Iterable[int] = ()) -> dict[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from agent.accounting import pids, verdicts
+from agent.accounting import holders, pids, verdicts
 from agent.health import Finding
 from agent.host import HostMemory, vitals
 from agent.host import report as host_report_of
@@ -23,7 +23,7 @@ from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
 from broker.publish import HostTaken, Publisher
 from broker.thresholds import Thresholds
 from broker.units import MIB
-from broker.values import GpuReport, HeldLease, HostReport, LeaseVerdict, State
+from broker.values import GpuReport, HeldLease, HostReport, LeaseVerdict, ListedProcess, State
 
 log = logging.getLogger("gpubroker.agent")
 
@@ -123,8 +123,11 @@ class Sampler:
         parents = self._table.parents((pid for reading in readings for pid in pids(reading.processes)), holding)
         look = Look(readings, held, parents)
         wanted = self._wanted(readings, pool)
+        listed = {reading.uuid: self._listed(reading, look) for reading in readings}
         judged = [
-            self._report_alone(reading, held, Around(parents, state, state_reason, wanted.get(reading.uuid, ())))
+            self._report_alone(
+                reading, held, Around(parents, state, state_reason, wanted.get(reading.uuid, ()), listed)
+            )
             for reading in readings
         ]
         seen = self._verdicts(look, lives, pool)
@@ -208,6 +211,14 @@ class Sampler:
             for uuid in on or [reading.uuid for reading in readings]:
                 wanted.setdefault(uuid, []).append(name)
         return wanted
+
+    def _listed(self, reading: Reading, look: Look) -> tuple[ListedProcess, ...]:
+        found = []
+        for process, lease in holders(reading, look.held.get(reading.uuid, ()), look.parents):
+            seen = self._table.look(process.pid)
+            started, name = (seen.started, seen.name) if seen is not None else ("", "")
+            found.append(ListedProcess(process.pid, started, process.memory_bytes, name, lease.id if lease else ""))
+        return tuple(found)
 
     def _verdicts(self, look: Look, lives: Mapping[str, str], pool: Thresholds) -> list[LeaseVerdict]:
         if not self._table.tells:

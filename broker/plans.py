@@ -5,13 +5,14 @@ A plan does no input or output, so the sync and the async client run the same on
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.calls import check_name, check_whole
 from broker.errors import BrokerError, InvalidRequest
-from broker.values import HeldLease, State, Throttle
+from broker.values import HeldLease, ListedProcess, State, Throttle
 
 if TYPE_CHECKING:
     from broker.ledger.keys import Keys
@@ -271,6 +272,12 @@ def hardware(keys: Keys, uuid: str) -> Plan[dict[str, int | str]]:
 
     (said,) = yield [("HGETALL", keys.hardware(check_name("gpu", uuid)))]
     return {name: said[name] if name in WORDS else int(said[name]) for name in FIELDS if name in said}
+
+
+def processes(keys: Keys, uuid: str) -> Plan[list[ListedProcess]]:
+    """Every process that the newest sample saw on one GPU."""
+    (listed,) = yield [("HGET", keys.hardware(check_name("gpu", uuid)), "processes")]
+    return [ListedProcess(*one) for one in json.loads(listed or "[]")]
 
 
 def marks(keys: Keys, uuids: Sequence[str]) -> Plan[dict[str, tuple[str, str]]]:

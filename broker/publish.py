@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from broker import plans
@@ -15,7 +17,7 @@ from broker.values import HostReport
 
 if TYPE_CHECKING:
     from broker.client import Broker
-    from broker.values import GpuReport, HeldLease, LeaseVerdict
+    from broker.values import GpuReport, HeldLease, LeaseVerdict, ListedProcess
 
 #: A host that tells nothing of itself.
 UNTOLD = HostReport()
@@ -177,6 +179,10 @@ def _warning(warning: tuple[str, float, float] | None) -> str:
     return "" if warning is None else f"{warning[0]} {max(0, warning[1]):.0f} {max(0, 1000 * warning[2]):.0f}"
 
 
+def _listed(listed: Sequence[ListedProcess]) -> str:
+    return json.dumps([astuple(one) for one in listed], separators=(",", ":")) if listed else ""
+
+
 def _text(value: int | None) -> str | int:
     return "" if value is None else value
 
@@ -191,4 +197,5 @@ def _report(report: GpuReport) -> list[str | int]:
         report.reason, *map(_text, known), report.capability, report.mig,
         " ".join(f"{pid}:{size}" for pid, size in report.processes[:PROCESSES_MOST]), ",".join(sorted(report.marks)),
         _pairs(report.hardware), " ".join(map(str, report.xids[:XIDS_MOST])), _warning(report.warning),
+        _listed(report.listed[:PROCESSES_MOST]),
     ]  # fmt: skip

@@ -72,6 +72,18 @@ class LeaseVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedProcess:
+    """One process on a GPU: its pid there and when it began (clock ticks since boot), its bytes where the driver tells
+    them, its name, and the lease that it works under, if any."""
+
+    pid: int
+    started: str
+    memory_bytes: int | None
+    name: str
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostReport:
     """What an agent says of its host. ``memory_bytes`` and ``cpus_milli`` are what jobs may have of it, ``None``
     where it is not told: then none is lent. ``labels`` are ``"name=value,name=value"``. ``machine`` names this boot of
@@ -97,7 +109,8 @@ class GpuReport:
 
     ``marks`` are the agent's own reasons to drain it: ``health``, ``people``. ``hardware`` is what else the card says,
     by the names of ``broker.hardware``; ``xids`` are the driver's errors of it since the last sample. ``warning`` is a
-    threshold that its temperature will cross, seconds until then, and by how many °C a minute it rises.
+    threshold that its temperature will cross, seconds until then, and by how many °C a minute it rises. ``listed`` is
+    every process on it, holders' too.
     """
 
     uuid: str
@@ -121,3 +134,4 @@ class GpuReport:
     hardware: Mapping[str, int | str] = field(default_factory=dict)
     xids: tuple[int, ...] = ()
     warning: tuple[str, float, float] | None = None
+    listed: tuple[ListedProcess, ...] = ()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
     from broker.thresholds import Thresholds
     from broker.trend import Trend
-    from broker.values import Throttle
+    from broker.values import ListedProcess, Throttle
 
 
 class Views(Wire):
@@ -52,6 +52,10 @@ class Views(Wire):
     def hardware(self, gpu: str) -> dict[str, int | str]:
         """What a GPU's newest sample offers beside memory, heat and load: ``broker.hardware.FIELDS`` has the names."""
         return self.run(plans.hardware(self.keys, gpu))
+
+    def processes(self, gpu: str) -> list[ListedProcess]:
+        """Every process that the newest sample saw on a GPU, with the lease that it works under."""
+        return self.run(plans.processes(self.keys, gpu))
 
     def hosts(self) -> list[dict[str, str]]:
         """Every host's hash: host, state, reason, source, gpus, sampled_at, fresh_until."""
@@ -180,6 +184,10 @@ class AsyncViews(AsyncWire):
     async def hardware(self, gpu: str) -> dict[str, int | str]:
         """As ``Broker.hardware``."""
         return await self.run(plans.hardware(self.keys, gpu))
+
+    async def processes(self, gpu: str) -> list[ListedProcess]:
+        """As ``Broker.processes``."""
+        return await self.run(plans.processes(self.keys, gpu))
 
     async def hosts(self) -> list[dict[str, str]]:
         """As ``Broker.hosts``."""

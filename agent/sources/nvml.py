@@ -135,6 +135,7 @@ class NvmlSource:
                     index, _, why = text.partition(" ")
                     faults[int(index)] = why
                 elif kind == "N":
+                    self._bury(child)  # after an upgrade of the driver only a new process loads the new library
                     self._give_up(text)
         except (Hung, Crashed) as error:
             self._bury(child)

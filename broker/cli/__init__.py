@@ -15,6 +15,8 @@ _VERBS = {
     "up": ("broker.cli.up:up", "A server, an agent and workers on this machine, until Ctrl-C."),
     "status": ("broker.cli.status:status", "The GPUs: temperature, memory, state, what is lent."),
     "hardware": ("broker.cli.hardware:hardware", "What cards say beside: limits, clocks, errors, links."),
+    "processes": ("broker.cli.hosts:processes", "What runs on the GPUs, and under which lease."),
+    "hosts": ("broker.cli.hosts:hosts", "The machines: processors, memory, room on their disks."),
     "leases": ("broker.cli.leases:leases", "Who holds memory now."),
     "waiters": ("broker.cli.leases:waiters", "Who waits for memory."),
     "acquire": ("broker.cli.lease:acquire", "Take a lease and print its id and token."),

@@ -1,4 +1,4 @@
-"""`gpubroker hardware`: what cards say of themselves beside memory, heat and load, and how their hosts are."""
+"""`gpubroker hardware`: what cards say of themselves beside memory, heat and load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,24 @@ from broker.cli.options import broker_from, json_option, pool_options, print_jso
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from broker import Broker
+    from broker.models import Gpu
+
 _COLUMNS = ("HOST", "GPU", "WHAT", "VALUE", "MEANING")
+
+
+def chosen(broker: Broker, gpu: str | None) -> list[Gpu]:
+    """The GPU of a UUID, or every GPU.
+
+    Raises:
+        InvalidRequest: the pool has no such GPU.
+    """
+    from broker.errors import InvalidRequest
+
+    gpus = [one for one in broker.gpus() if gpu in (None, one.uuid)]
+    if gpu is not None and not gpus:
+        raise InvalidRequest("GPU", gpu, "the UUID of a GPU in the pool; `gpubroker status` lists them")
+    return gpus
 
 
 @click.command()
@@ -24,13 +41,10 @@ def hardware(gpu: str | None, redis_url: str, pool: str, as_json: bool) -> None:
     What a card does not offer is not there.
     """
     from broker.cli.table import print_table
-    from broker.errors import InvalidRequest
     from broker.hardware import FIELDS
 
     broker = broker_from(redis_url, pool)
-    gpus = [one for one in broker.gpus() if gpu in (None, one.uuid)]
-    if gpu is not None and not gpus:
-        raise InvalidRequest("GPU", gpu, "the UUID of a GPU in the pool; `gpubroker status` lists them")
+    gpus = chosen(broker, gpu)
     said = {one.uuid: broker.hardware(one.uuid) for one in gpus}
     if as_json:
         return print_json(said)

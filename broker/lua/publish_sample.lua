@@ -8,12 +8,13 @@
 --        0 at its start  9 life: a name that the agent gave itself at its start  10 sequence: 1, 2, ... in that life
 --        11 read_at: the ledger's time when the reading began, or ''  12 the host's memory in bytes or ''
 --        13 its processors in thousandths or ''  14 labels k=v,k=v or ''  15 machine: a name of this boot of the host's
---        machine, or ''  16 vitals: what else the host says, "name value name value"; then for each GPU 21 values:
+--        machine, or ''  16 vitals: what else the host says, "name value name value"; then for each GPU 22 values:
 --        uuid index name state job_state reason memory_total_bytes memory_used_bytes memory_reserved_bytes
 --        unmanaged_bytes temperature_c utilization_percent power_mw process_count capability mig processes marks hardware
---        xids warning; '' is unknown (processes: those without a lease, "pid:bytes pid:bytes"; marks: the agent drains it for
+--        xids warning listed; '' is unknown (processes: those without a lease, "pid:bytes pid:bytes"; marks: the agent drains it for
 --        "health", "people", "health,people"; hardware: what else it says, "name value name value"; xids: the driver's errors
---        since the last sample, "48 31"; warning: "threshold seconds slope", the slope in 0.001 °C a minute);
+--        since the last sample, "48 31"; warning: "threshold seconds slope", the slope in 0.001 °C a minute; listed: every
+--        process on the card, in JSON: [[pid, "when it began", bytes or null, "name", "lease or nothing"], ...]);
 --        then for each lease 6: id token verdict used_bytes over_bytes idle_seconds (verdict: alive, gone or '': what the
 --        agent knows of its process; over_bytes: on the card where it takes most beyond what it borrowed; idle_seconds: 0
 --        while it is not idle for as long as the pool calls idle)
@@ -38,7 +39,7 @@ local host_labels = labels_text('labels', ARGV[14])
 if ARGV[3] ~= 'OK' and ARGV[3] ~= 'UNAVAILABLE' then invalid('host_state', ARGV[3], 'OK or UNAVAILABLE') end
 local machine, said, unsaid = name('machine', ARGV[15], true), read_vitals(ARGV[16] or '')
 if #ARGV ~= 16 + count * FIELDS + seen * WORDS then
-  invalid('arguments', tostring(#ARGV), '16, 21 for each GPU and 6 for each lease')
+  invalid('arguments', tostring(#ARGV), '16, 22 for each GPU and 6 for each lease')
 end
 
 local reports, verdicts = {}, {}

@@ -15,7 +15,10 @@ from agent.sources.call_slot import CallSlot
 from agent.sources.nvml import NvmlSource, OtherProcess
 from broker.process import began
 from tests.agent.conftest import Cards
+from tests.agent.test_nvml_functions import CALLS, WHOLE
 
+#: What the mock answers with several readings in one call, under the name of each.
+READ_TOGETHER = {"memory_temp", "recovery"}
 #: Seconds that a call may take here.
 PATIENCE = 0.4
 
@@ -87,6 +90,25 @@ def test_it_is_tried_again_in_ever_longer_pauses_and_after_the_others(
     assert faults(read(source)) == []
 
 
+def test_whichever_call_hangs_only_its_card_fails_and_it_comes_back(
+    source: NvmlSource, mock_cards: Cards, clock: list[float]
+) -> None:
+    mock_cards.set({f"{card}.{name}": value for card in range(3) for name, value in WHOLE.items()})
+    read(source)
+    wrong = []
+    for call in (*CALLS.keys() - READ_TOGETHER, "events"):
+        mock_cards.set({f"0.{call}.hang": 0})
+        source.close()  # some things are asked once in a process's life
+        clock[0] += 1000
+        found = read(source)
+        if faults(found) != ["GPU-mock-0"] or "has not answered for" not in found["GPU-mock-0"].fault:
+            wrong.append(f"{call}: {[reading.fault for reading in found.values()]}")
+        mock_cards.set({f"0.{call}.hang": None})
+        clock[0] += 1000
+        wrong += [f"{call} does not heal: {name}" for name in faults(read(source))]
+    assert wrong == []
+
+
 def test_two_cards_that_hang_cost_nobody_else_a_look(source: NvmlSource, mock_cards: Cards) -> None:
     read(source)
     mock_cards.set({"0.power.hang": 0, "1.load.hang": 0})
@@ -112,6 +134,20 @@ def test_a_driver_that_hangs_while_it_is_asked_how_many_cards_there_are(
     with pytest.raises(NoGpuError, match="nvmlDeviceGetCount has not answered"):
         read(source)  # at once: it is tried again later
     mock_cards.set({"system.count.hang": None})
+    clock[0] += 60
+    assert faults(read(source)) == []
+
+
+def test_after_an_upgrade_of_the_driver_a_new_process_loads_the_new_library(
+    source: NvmlSource, mock_cards: Cards, clock: list[float]
+) -> None:
+    read(source)
+    old = pid_of(source)
+    mock_cards.set({"driver": 18})  # what a library of before says: it and the driver are of different versions
+    with pytest.raises(NoGpuError, match="RM Version Mismatch|version mismatch"):
+        read(source)
+    assert began(old) is None
+    mock_cards.set({"driver": 0})
     clock[0] += 60
     assert faults(read(source)) == []
 

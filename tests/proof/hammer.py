@@ -327,7 +327,7 @@ class Agents(Worker):
         index = int(uuid[-1])
         capability = "9.0" if uuid.startswith("GPU-h3") else "8.6"
         marks = self.dice.choice((*[""] * 20, "health", "people", "health,people"))
-        more = marks, f"margin_c {90 - temperature}", self.dice.choice((*[""] * 20, "48 31")), ""
+        more = marks, f"margin_c {90 - temperature}", self.dice.choice((*[""] * 20, "48 31")), "", ""
         return [uuid, index, "Test 8GB", state, state, "", *known, temperature, "", "", "", capability, "", pids, *more]
 
 

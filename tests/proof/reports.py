@@ -20,13 +20,13 @@ class Report:
     marks: str = ""
 
     def argv(self, index: int) -> tuple[str | int, ...]:
-        """Its 21 arguments."""
+        """Its 22 arguments."""
         total, unmanaged = ("" if n is None else n for n in (self.total, self.unmanaged))
         strangers = " ".join(f"{pid}:{size}" for pid, size in self.processes)
         measured = total, unmanaged, "", unmanaged, 40 + index, "", "", ""
         return (
             self.uuid, index, "Test", self.state, self.state, "", *measured, self.capability, self.mig, strangers,
-            self.marks, "", "", "",
+            self.marks, "", "", "", "",
         )  # fmt: skip
 
     @classmethod
@@ -78,10 +78,10 @@ class Sample:
     def parse(cls, *argv: str | int) -> Sample:
         """Read back."""
         count, seen = int(argv[5]), int(argv[6])
-        cards, leases = argv[16 : 16 + 21 * count], argv[16 + 21 * count :]
+        cards, leases = argv[16 : 16 + 22 * count], argv[16 + 22 * count :]
         return cls(
             str(argv[0]), str(argv[8]), int(argv[9]),
-            [Report.parse(*cards[i * 21 : i * 21 + 21]) for i in range(count)],
+            [Report.parse(*cards[i * 22 : i * 22 + 22]) for i in range(count)],
             [Verdict(str(leases[i * 6]), int(leases[i * 6 + 1]), str(leases[i * 6 + 2])) for i in range(seen)],
             int(argv[1]), int(argv[7]), int(argv[10] or 0), int(argv[11] or 0), int(argv[12] or 0), str(argv[13]),
         )  # fmt: skip

@@ -346,7 +346,7 @@ def publish(broker: Broker, *uuids: str) -> None:
     cards: list[str | int] = [
         word
         for i, uuid in enumerate(uuids)
-        for word in (uuid, i, "Test 6GB", "OPTIMAL", "OPTIMAL", "", 6 * GIB, 0, 0, 0, 40, *[""] * 10)
+        for word in (uuid, i, "Test 6GB", "OPTIMAL", "OPTIMAL", "", 6 * GIB, 0, 0, 0, 40, *[""] * 11)
     ]
     broker.call("publish_sample", *head, *cards)
 

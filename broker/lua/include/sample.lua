@@ -4,7 +4,7 @@
 -- gives: read_report read_verdict read_vitals publish take_verdict
 
 local SPEEDS = { OPTIMAL = '1.0', NORMAL = '0.8', THROTTLED = '0.5', CRITICAL = '0.0', UNAVAILABLE = '0.0' }
-FIELDS, WORDS = 21, 6 -- arguments for each GPU, and for each lease
+FIELDS, WORDS = 22, 6 -- arguments for each GPU, and for each lease
 
 local MARKED = { [''] = true, health = true, people = true, ['health,people'] = true }
 
@@ -21,7 +21,7 @@ end
 function read_report(at, host_labels)
   local r = { uuid = name('gpu', ARGV[at]), index = ARGV[at + 1], name = ARGV[at + 2], state = ARGV[at + 3],
     job_state = ARGV[at + 4], reason = ARGV[at + 5], capability = ARGV[at + 14], mig = ARGV[at + 15],
-    processes = ARGV[at + 16], marks = ARGV[at + 17], xids = {}, warning = ARGV[at + 20], all = {}, known = {} }
+    processes = ARGV[at + 16], marks = ARGV[at + 17], xids = {}, warning = ARGV[at + 20], listed = ARGV[at + 21], all = {}, known = {} }
   whole('index', r.index, 0, 65535)
   if not SPEEDS[r.state] then invalid('state', r.state, 'OPTIMAL, NORMAL, THROTTLED, CRITICAL or UNAVAILABLE') end
   if not SPEEDS[r.job_state] then invalid('job_state', r.job_state, 'one of the five states') end
@@ -51,6 +51,7 @@ function read_report(at, host_labels)
   if lends[r.state] and not (r.memory_total_bytes and r.unmanaged_bytes) then
     invalid('state', r.state, 'UNAVAILABLE while total or unmanaged memory is unknown') -- nothing fails open
   end
+  if #r.listed > 16384 then invalid('listed', string.sub(r.listed, 1, 40), 'at most 16384 bytes') end
   r.labels = host_labels
   r.class = (r.capability .. r.mig .. host_labels) ~= '' and r.capability .. '|' .. r.mig .. '|' .. host_labels or ''
   return r
@@ -215,6 +216,10 @@ function publish(sample, report)
     'reason', report.reason, 'drained_by', by, 'capability', report.capability, 'mig', report.mig,
     'labels', report.labels, 'processes', report.processes, unpack(report.all))
   call('DEL', HARDWARE_OF .. uuid) -- what a card offers no more is not there
+  if report.listed ~= '' then
+    table.insert(report.hardware, 'processes')
+    table.insert(report.hardware, report.listed)
+  end
   if #report.hardware > 0 then call('HSET', HARDWARE_OF .. uuid, unpack(report.hardware)) end
   call('ZADD', FRESH, due(sample.fresh_until), uuid)
   call('ZADD', CAPACITY, capacity, uuid)
