@@ -99,10 +99,11 @@ def at_work(
     shares: dict[str, list[int | None]] = {}
     for reading in readings:
         listed = holders(reading, held.get(reading.uuid, ()), parents)
+        # A driver that tells shares names only the processes that did something.
+        tells = any(process.utilization_percent is not None for process, _ in listed)
         for lease in held.get(reading.uuid, ()):
-            own = [process.utilization_percent for process, of in listed if of is not None and of.id == lease.id]
-            known = [share for share in own if share is not None]
-            shares.setdefault(lease.id, []).append(sum(known) if known else reading.utilization_percent)
+            own = [process.utilization_percent or 0 for process, of in listed if of is not None and of.id == lease.id]
+            shares.setdefault(lease.id, []).append(sum(own) if tells else reading.utilization_percent)
     return {
         name: True if any(found) else None if all(share is None for share in found) else False
         for name, found in shares.items()

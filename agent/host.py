@@ -24,32 +24,33 @@ def report(
     )
 
 
-def vitals(folder: Path) -> dict[str, int]:
-    """How the host is now, and how much room there is where its jobs write. Bytes, percent, thousandths of load."""
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    said = {
-        "cpu_percent": round(psutil.cpu_percent()),  # since the last time
-        "load_milli": round(1000 * os.getloadavg()[0]),
-        "memory_used_bytes": memory.total - memory.available,
-        "memory_available_bytes": memory.available,
-        "swap_used_bytes": swap.used,
-    }
-    try:
-        disk = psutil.disk_usage(str(folder))
-    except OSError:
-        return said  # a folder that is not there (yet) has no room that could be told
-    return said | {"disk_free_bytes": disk.free, "disk_total_bytes": disk.total}
+class HostWatch:
+    """How the host is. It throttles like a card does when its memory runs out."""
 
-
-class HostMemory:
-    """The state of the host's own memory, with its past: a host throttles like a card when its memory runs out."""
-
-    def __init__(self) -> None:
-        """It has no past."""
+    def __init__(self, folder: Path) -> None:
+        """Watch it, and the room in the folder where its jobs write."""
+        self._folder = folder
         self._standing: Standing | None = None
+        psutil.cpu_percent()  # the first answer means nothing: it counts from the last time on
+
+    def vitals(self) -> dict[str, int]:
+        """Bytes, percent, thousandths of load; what the system does not tell is not there."""
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        said = {
+            "cpu_percent": round(psutil.cpu_percent()),
+            "load_milli": round(1000 * os.getloadavg()[0]),
+            "memory_used_bytes": memory.total - memory.available,
+            "memory_available_bytes": memory.available,
+            "swap_used_bytes": swap.used,
+        }
+        try:
+            disk = psutil.disk_usage(str(self._folder))
+        except OSError:
+            return said  # a folder that is not there (yet) has no room that could be told
+        return said | {"disk_free_bytes": disk.free, "disk_total_bytes": disk.total}
 
     def judge(self, said: dict[str, int], limits: Thresholds, now: float) -> tuple[State, str]:
-        """The state, and why where it is not well."""
+        """The state of its memory, with its past, and why where it is not well."""
         used, available = said.get("memory_used_bytes"), said.get("memory_available_bytes")
         if used is None or available is None:
             return State.OPTIMAL, ""

@@ -67,10 +67,6 @@ class Judge:
             past.job = past.shown = None
             past.heats.clear()
 
-    def knows(self, uuid: str) -> bool:
-        """Whether the card was seen before."""
-        return uuid in self._pasts
-
     def resume(self, uuid: str, drained_by: str, why: str) -> None:
         """An agent that starts finds what the one before it said of a card's health."""
         if "health" in drained_by.split(","):

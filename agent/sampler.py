@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 
 from agent.accounting import holders, pids, verdicts
 from agent.health import Finding
-from agent.host import HostMemory, vitals
+from agent.host import HostWatch
 from agent.host import report as host_report_of
 from agent.judging import Around, Judge
 from agent.policy import Look, Policy
@@ -48,16 +48,17 @@ class Sampler:
         """
         self._host_report = host_report if host_report is not None else host_report_of()
         self._publisher = Publisher(broker, host)
-        self._source, self._folder, self._yield_to = source, folder, tuple(yield_to)
+        self._source, self._yield_to = source, tuple(yield_to)
         self._witness, self._alive = witness, alive
         self._table = ProcessTable()
-        self._judge, self._memory = Judge(), HostMemory()
+        self._judge, self._host = Judge(), HostWatch(folder)
         self._policy = Policy(self._publisher.revoke, self._table)
         # Not an Event: setting one in a signal handler deadlocks if the signal came while it was being waited for.
         self._stop: SimpleQueue[None] = SimpleQueue()
         self._stored: dict[str, str] = {}
         self._limits_of: dict[str | None, Thresholds] = {}
         self._held: dict[str, list[HeldLease]] = {}
+        self._resumed: set[str] = set()  # cards whose marks of before were looked up
         self._away = False
         self._troubles: dict[str, str] = {}
 
@@ -116,8 +117,8 @@ class Sampler:
         # taken for a stranger's.
         self._view([reading.uuid for reading in readings])
         pool = self._limits(None)
-        said = vitals(self._folder)
-        state, state_reason = self._memory.judge(said, pool, time.monotonic())
+        said = self._host.vitals()
+        state, state_reason = self._host.judge(said, pool, time.monotonic())
         held, lives = self._table.locate(self._held)
         holding = [lease.pid or 0 for leases in held.values() for lease in leases]
         parents = self._table.parents((pid for reading in readings for pid in pids(reading.processes)), holding)
@@ -173,7 +174,7 @@ class Sampler:
             return
         try:
             held, stored = self._publisher.view(uuids)
-            new = [uuid for uuid in uuids if not self._judge.knows(uuid)]
+            new = [uuid for uuid in uuids if uuid not in self._resumed]
             marks = self._publisher.marks(new) if new else {}
         except PoolUnavailable as error:
             self._away = True
@@ -183,6 +184,7 @@ class Sampler:
         self._take_config(stored, uuids)
         for uuid, (drained_by, why) in marks.items():
             self._judge.resume(uuid, drained_by, why)
+            self._resumed.add(uuid)
 
     def _take_config(self, stored: dict[str, str], uuids: Sequence[str]) -> None:
         """Use the pool's configuration of now; one that somebody wrote by hand and that is wrong changes nothing."""

@@ -92,7 +92,8 @@ class Reader:
             self._xids.register(handle, uuid)
             instances = mig_devices(handle)
             for instance, own, profile in instances:
-                yield _told(self._read(Card(instance, own, index, name, profile, handle), costly), fallen)
+                part = self._read(Card(instance, own, index, name, profile, handle), costly)
+                yield _told(part, fallen, uuid)  # what befalls the card befalls its parts
             if instances:
                 yield _told(Reading(uuid, index, name, fault="it is divided: its MIG instances are lent"), fallen)
             else:
@@ -128,8 +129,8 @@ class Reader:
                 return
 
 
-def _told(reading: Reading, fallen: dict[str, tuple[int, ...]]) -> str:
-    return f"R {to_line(replace(reading, xids=fallen.get(reading.uuid, ())))}"
+def _told(reading: Reading, fallen: dict[str, tuple[int, ...]], card: str = "") -> str:
+    return f"R {to_line(replace(reading, xids=fallen.get(card or reading.uuid, ())))}"
 
 
 def main() -> None:

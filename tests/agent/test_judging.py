@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.host import HostMemory, memory_state, vitals
+from agent.host import HostWatch, memory_state
 from agent.judging import Around, Judge
 from agent.sources import Reading
 from broker.state import worse
@@ -66,7 +66,6 @@ def test_a_sick_card_is_marked_and_opened_after_clean_probes(court: Court) -> No
 
 
 def test_an_agent_that_starts_goes_on_with_the_drain_it_finds(court: Court) -> None:
-    assert not court.judge.knows("GPU-a")
     court.judge.resume("GPU-a", "gpu,health", "XID 79: it fell off the bus")
     report = court.see()
     assert report.marks == ("health",)
@@ -105,8 +104,8 @@ def test_no_temperature_and_no_memory_are_not_taken_for_good_ones(court: Court) 
     assert court.see(memory_used_bytes=None).state is State.UNAVAILABLE
 
 
-def test_a_hosts_memory_has_states_and_a_past() -> None:
-    memory, now = HostMemory(), 0.0
+def test_a_hosts_memory_has_states_and_a_past(tmp_path: Any) -> None:
+    memory, now = HostWatch(tmp_path), 0.0
     said = {"memory_used_bytes": 98, "memory_available_bytes": 2}
     state, why = memory.judge(said, LIMITS, now)
     assert (state, why) == (State.CRITICAL, "98 % of the host's memory is used: CRITICAL")
@@ -123,11 +122,11 @@ def test_the_states_of_a_hosts_memory_only_worsen_with_its_use() -> None:
 
 
 def test_what_a_host_says_of_itself(tmp_path: Any) -> None:
-    said = vitals(tmp_path)
+    said = HostWatch(tmp_path).vitals()
     assert said["memory_available_bytes"] > 0
     assert said["disk_free_bytes"] <= said["disk_total_bytes"]
     assert set(said) == {
         "cpu_percent", "load_milli", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes",
         "disk_free_bytes", "disk_total_bytes",
     }  # fmt: skip
-    assert "disk_free_bytes" not in vitals(tmp_path / "nowhere")
+    assert "disk_free_bytes" not in HostWatch(tmp_path / "nowhere").vitals()

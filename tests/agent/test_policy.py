@@ -109,7 +109,7 @@ def test_idleness_is_told_after_its_time_and_ends_with_work(stage: Stage) -> Non
 
 def test_a_busy_neighbour_does_not_hide_an_idle_lease(stage: Stage) -> None:
     stage.card["utilization_percent"] = 90
-    stage.processes = [Process(4_000_001, GIB, 0), Process(4_000_002, GIB, 90)]
+    stage.processes = [Process(4_000_001, GIB), Process(4_000_002, GIB, 90)]  # the driver names who did something
     assert [stage.look(200).idle_seconds for _ in range(3)] == [0, 0, 400]  # type: ignore[union-attr]
 
 

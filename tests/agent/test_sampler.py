@@ -9,7 +9,9 @@ import pytest
 from agent.sampler import Sampler
 from agent.sources import Held, NoGpuError, Reading
 from agent.sources.simulated import SimulatedSource, parse_spec
-from broker import Broker, State
+from broker import Broker, PoolUnavailable, State
+from broker.publish import Publisher
+from tests.conftest import report
 
 
 def test_a_source_that_breaks_ends_the_agent_aloud(quick: Broker) -> None:
@@ -59,3 +61,21 @@ def test_a_card_that_was_away_has_no_past(broker: Broker) -> None:
         sampler.sample()
         seen.append(broker.gpus()[0].state)
     assert seen == [State.CRITICAL, State.CRITICAL, State.UNAVAILABLE, State.OPTIMAL]
+
+
+def test_an_agent_whose_first_look_at_the_ledger_fails_still_finds_the_drain_of_before(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SimulatedSource("h1", parse_spec("1x6GiB"))
+    (reading,) = source.read(lambda uuids: {})
+    before = Publisher(broker, "h1")
+    before.publish([report(reading.uuid, marks=("health",), reason="XID 79: it fell off the bus")], 60_000)
+    sampler = Sampler(broker, "h1", source)
+    with monkeypatch.context() as patch:
+        patch.setattr(Publisher, "held", lambda *_: (_ for _ in ()).throw(PoolUnavailable("away")))
+        with pytest.raises(PoolUnavailable):
+            sampler.sample()
+    sampler.sample()
+    (gpu,) = broker.gpus()
+    assert gpu.drained_by == "health"
+    assert "XID 79" in gpu.reason
