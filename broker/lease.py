@@ -140,6 +140,20 @@ class Lease(LeaseFacts):
             self._failed(error)
             raise
 
+    def started(self, pid: int, pid_started: str = "") -> int:
+        """The start gate: check the token once more, and tell whose memory it will be. Returns the new end in ms.
+
+        ``pid_started`` says when the process began (``broker.process.began``), since its pid may be another's one day.
+
+        Raises:
+            LeaseLost, StaleToken, LeaseNotFound: it is not ours any more: nothing may start. PoolUnavailable.
+        """
+        try:
+            return self._broker.check(self.id, self.token, pid, pid_started)
+        except BrokerError as error:
+            self._failed(error)
+            raise
+
     def resize(self, memory: int | str, wait: float = 0) -> int:
         """Have ``memory`` of each GPU from now on; growing waits up to ``wait`` seconds. Returns the bytes it has.
 
@@ -183,6 +197,14 @@ class AsyncLease(LeaseFacts):
         asked = self._asked()
         try:
             return self._renewed(asked, await self._broker.prolong(self.id, self.token, ttl, self.claim), ttl)
+        except BrokerError as error:
+            self._failed(error)
+            raise
+
+    async def started(self, pid: int, pid_started: str = "") -> int:
+        """As ``Lease.started``."""
+        try:
+            return await self._broker.check(self.id, self.token, pid, pid_started)
         except BrokerError as error:
             self._failed(error)
             raise

@@ -20,6 +20,7 @@ _VERBS = {
     "leases": ("broker.cli.leases:leases", "Who holds memory now."),
     "waiters": ("broker.cli.leases:waiters", "Who waits for memory."),
     "acquire": ("broker.cli.lease:acquire", "Take a lease and print its id and token."),
+    "run": ("broker.cli.run:run", "Run a command on borrowed memory of this machine."),
     "renew": ("broker.cli.lease:renew", "Put off the end of a lease."),
     "resize": ("broker.cli.lease:resize", "Give a lease more or less memory."),
     "release": ("broker.cli.lease:release", "Give a lease back."),

@@ -144,7 +144,7 @@ def test_after_an_upgrade_of_the_driver_a_new_process_loads_the_new_library(
     read(source)
     old = pid_of(source)
     mock_cards.set({"driver": 18})  # what a library of before says: it and the driver are of different versions
-    with pytest.raises(NoGpuError, match="(?i)version mismatch"):
+    with pytest.raises(NoGpuError, match=r"(?i)version mismatch"):
         read(source)
     assert began(old) is None
     mock_cards.set({"driver": 0})
