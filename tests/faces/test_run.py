@@ -39,7 +39,7 @@ def run(command: list[str], redis_url: str, cards: Callable[..., None]) -> Itera
                 stderr=-1,
                 text=True,
                 env=environment,
-            )  # fmt: skip
+            )
         )
         return started[-1]
 
