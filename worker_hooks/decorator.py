@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
@@ -18,6 +18,7 @@ from rq.decorators import job as rq_job
 from rq.job import Job, get_current_job
 from rq.queue import Queue
 
+from broker.calls import Memory
 from broker.client import get_broker
 from broker.errors import BrokerError, InvalidRequest, LeaseLost
 from broker.process import began
@@ -47,7 +48,9 @@ class GpuJob(Protocol[P, R]):
 
 
 class gpu_job(rq_job):
-    """A job that borrows ``memory`` (bytes or ``"4GiB"``) of one GPU before its code runs, and returns it at its end.
+    """A job that borrows ``memory`` of a GPU before its code runs, and returns it at its end.
+
+    ``memory`` is bytes or ``"4GiB"``, ``"2x8GiB"`` of each of two GPUs of one host, or a list of such, best first.
 
     ``.delay(...)`` and ``.enqueue(...)`` are RQ's. Beside what follows it takes all that RQ's ``@job`` takes
     (``timeout``, ``retry``, ``meta``, ...; its ``ttl`` is how long a job may stay in the queue). The request travels in
@@ -63,6 +66,10 @@ class gpu_job(rq_job):
         priority: -1000 to 1000; the higher waits in front.
         tenant: on whose account.
         gpu: only this GPU, by UUID.
+        gpus: so many GPUs of one host, all or none, and the memory of each.
+        labels, capability, mig: only cards of such labels, at least that compute capability, such MIG instances.
+        host_memory, cpus: of the host's own memory (bytes or ``"16GiB"``) and processors, beside the card.
+        placement: ``balanced``, ``pack``, ``spread`` or ``cool``; the pool's way without it.
 
     Raises:
         InvalidRequest: at once, where the function is defined.
@@ -71,7 +78,7 @@ class gpu_job(rq_job):
     def __init__(
         self,
         queue: Queue | str,
-        memory: int | str,
+        memory: Memory,
         connection: Redis | None = None,
         *,
         wait: float | None = None,
@@ -79,10 +86,20 @@ class gpu_job(rq_job):
         priority: int = 0,
         tenant: str = "default",
         gpu: str | None = None,
+        gpus: int = 1,
+        labels: Mapping[str, str] | None = None,
+        capability: str | None = None,
+        mig: str | None = None,
+        host_memory: int | str | None = None,
+        cpus: float | None = None,
+        placement: str | None = None,
         **options: Any,
     ) -> None:
         """Check the request; connect later."""
-        self._request = GpuRequest.checked(memory, wait=wait, ttl=lease_ttl, priority=priority, tenant=tenant, gpu=gpu)
+        self._request = GpuRequest.checked(
+            memory, gpus=gpus, wait=wait, ttl=lease_ttl, priority=priority, tenant=tenant, gpu=gpu, labels=labels,
+            capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, placement=placement,
+        )  # fmt: skip
         self._given = connection
         if not isinstance(options.get("meta") or {}, dict):
             raise InvalidRequest("meta", options["meta"], "a dict")
@@ -155,7 +172,7 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
     broker, job = get_broker(), get_current_job()
     name = lease_name(job.id if job else "call", uuid.uuid4().hex)
     asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
-    lease = broker.acquire(request.memory_bytes, **asked)
+    lease = broker.acquire(request.asks, **asked)
     try:
         view = JobLease(granted_of(lease))
         if job is not None:

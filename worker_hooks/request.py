@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from broker import calls
 from broker.errors import InvalidRequest
-from broker.units import parse_seconds, parse_size
+from broker.units import TIB, parse_seconds, parse_size
 
 #: A lease's life without renewal, in seconds, where neither decorator nor ``GPUBROKER_LEASE_TTL`` says otherwise.
 DEFAULT_TTL = 30.0
@@ -24,40 +24,59 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """A checked request. ``wait`` and ``ttl`` in seconds; ``None`` waits for room as long as it takes, or takes
-    ``GPUBROKER_LEASE_TTL`` of the worker (30)."""
+    """A checked request. ``asks`` are its alternatives in the ledger's words, ``"2x8589934592"``, best first.
 
-    memory_bytes: int
+    ``wait`` and ``ttl`` in seconds; ``None`` waits for room as long as it takes, or takes ``GPUBROKER_LEASE_TTL`` of
+    the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. What is ``None`` does not matter.
+    """
+
+    asks: tuple[str, ...]
     wait: float | None = None
     ttl: float | None = None
     priority: int = 0
     tenant: str = "default"
     gpu: str | None = None
+    labels: Mapping[str, str] | None = None
+    capability: str | None = None
+    mig: str | None = None
+    host_memory: int | None = None
+    cpus: float | None = None
+    placement: str | None = None
 
     @classmethod
     def checked(
         cls,
-        memory: int | str,
+        memory: calls.Memory,
         *,
+        gpus: int = 1,
         wait: float | None = None,
         ttl: float | None = None,
-        priority: int = 0,
-        tenant: str = "default",
-        gpu: str | None = None,
+        host_memory: int | str | None = None,
+        **options: Any,
     ) -> GpuRequest:
-        """The request, if every value is allowed.
+        """The request, if every value is allowed. ``options`` are further fields of it.
 
         Raises:
             InvalidRequest: names the field, the value and what is allowed.
         """
+        unknown = sorted(set(options) - {one.name for one in fields(cls)})
+        if unknown:
+            raise InvalidRequest(unknown[0], options[unknown[0]], "a field of a request for GPU memory")
+        own = None if host_memory is None else parse_size(host_memory, "host_memory", most=1024 * TIB)
+        # The checks of a request at any other door, and in the same words.
+        asked = calls.ask(memory, gpus=gpus, host_memory=own, **options)
         return cls(
-            parse_size(memory),
+            tuple(map(str, asked.wants)),
             None if wait is None else parse_seconds(wait, "wait", least=0, most=WAIT_MOST) / 1000,
             None if ttl is None else check_ttl(ttl, "lease_ttl"),
-            calls.check_whole("priority", priority, -1000, 1000),
-            calls.check_name("tenant", tenant),
-            None if gpu is None else calls.check_name("gpu", gpu),
+            host_memory=own,
+            **{name: value for name, value in options.items() if value is not None},
         )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of each GPU, of the first alternative."""
+        return calls.wants(self.asks[0])[0].memory_bytes
 
     @classmethod
     def of_meta(cls, meta: Mapping[str, Any]) -> GpuRequest | None:
@@ -67,29 +86,28 @@ class GpuRequest:
             InvalidRequest: it carries one that is not allowed.
         """
         asked = meta.get("gpu")
-        if not isinstance(asked, Mapping) or "memory_bytes" not in asked:
+        if not isinstance(asked, Mapping) or not {"memory", "memory_bytes"} & set(asked):
             return None
-        return cls.checked(
-            asked["memory_bytes"],
-            wait=asked.get("wait"),
-            ttl=asked.get("ttl"),
-            priority=asked.get("priority", 0),
-            tenant=asked.get("tenant", "default"),
-            gpu=asked.get("gpu"),
-        )
+        memory = asked.get("memory") or asked.get("memory_bytes")
+        told = {name: asked[name] for name in (*_OPTIONS, "gpus") if asked.get(name) is not None}
+        return cls.checked(memory, **told)  # type: ignore[arg-type]
 
     def as_meta(self) -> dict[str, Any]:
         """Plain values for ``job.meta["gpu"]``."""
-        return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+        simple = len(self.asks) == 1 and "x" not in self.asks[0]
+        memory = {} if simple else {"memory": list(self.asks)}
+        told = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
+        return {"memory_bytes": self.memory_bytes, **memory, **told}
 
     def ask(self, lease_id: str, *, job_id: str = "", pid: int | None = None, function: str = "") -> calls.Ask:
         """The request on this host's cards, under a name; ``function`` is on whose account, beside the tenant's."""
-        return calls.ask(self.memory_bytes, **self.arguments(lease_id, job_id=job_id, pid=pid, function=function))
+        return calls.ask(self.asks, **self.arguments(lease_id, job_id=job_id, pid=pid, function=function))
 
     def arguments(
         self, lease_id: str, *, job_id: str = "", pid: int | None = None, function: str = ""
     ) -> dict[str, Any]:
         """What ``Broker.acquire`` takes beside the memory."""
+        where = {name: getattr(self, name) for name in _SELECTORS if getattr(self, name) is not None}
         return {
             "lease_id": lease_id,
             "ttl": self.ttl if self.ttl is not None else default_ttl(),
@@ -101,7 +119,12 @@ class GpuRequest:
             "job_id": job_id and ledger_name(job_id),
             "pid": pid,
             "function": function and function_name(function),
+            **where,
         }
+
+
+_SELECTORS = ("labels", "capability", "mig", "host_memory", "cpus", "placement")
+_OPTIONS = ("wait", "ttl", "priority", "tenant", "gpu", *_SELECTORS)
 
 
 def check_ttl(value: float, field: str) -> float:

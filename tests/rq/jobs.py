@@ -99,3 +99,8 @@ def calls_another() -> tuple[object, object]:
 async def coroutine() -> object:
     await asyncio.sleep(0)
     return _facts()["lease"]
+
+
+@gpu_job("photos", memory=["20GiB", "2x2GiB"], cpus=0.5, labels={"rack": "a"})
+def wide() -> dict[str, object]:
+    return _facts()

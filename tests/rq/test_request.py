@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -25,6 +26,15 @@ from worker_hooks.request import GpuRequest, default_ttl, lease_name
         ("priority", {"priority": 1001}),
         ("tenant", {"tenant": "a b"}),
         ("gpu", {"gpu": "GPU a"}),
+        ("gpus", {"gpus": 17}),
+        ("gpus", {"gpus": 2, "gpu": "GPU-a"}),
+        ("memory", {"memory": []}),
+        ("labels", {"labels": {"a b": "c"}}),
+        ("capability", {"capability": "new"}),
+        ("mig", {"mig": "perhaps"}),
+        ("host_memory", {"host_memory": "much"}),
+        ("cpus", {"cpus": -1}),
+        ("placement", {"placement": "anywhere"}),
         ("meta", {"meta": ["not", "a", "dict"]}),
     ],
     ids=lambda value: str(value),
@@ -37,6 +47,17 @@ def test_a_bad_request_is_refused_at_decoration_naming_the_field(field: str, val
 def test_a_request_survives_its_way_through_meta() -> None:
     request = GpuRequest.checked("4GiB", wait=5, ttl=9, priority=-3, tenant="studio", gpu="GPU-a")
     assert GpuRequest.of_meta({"gpu": request.as_meta()}) == request
+    large = GpuRequest.checked(
+        ["16GiB", "2x8GiB"], labels={"rack": "a"}, capability="8.6", mig="none", host_memory="4GiB", cpus=0.5,
+        placement="spread",
+    )  # fmt: skip
+    assert large.asks == (str(16 << 30), f"2x{8 << 30}")
+    assert GpuRequest.of_meta(json.loads(json.dumps({"gpu": large.as_meta()}))) == large
+
+
+def test_a_request_may_be_written_into_meta_by_hand() -> None:
+    by_hand = GpuRequest.of_meta({"gpu": {"memory": "4GiB", "gpus": 2, "labels": {"rack": "a"}}})
+    assert by_hand == GpuRequest.checked("2x4GiB", labels={"rack": "a"})
 
 
 @pytest.mark.parametrize("meta", [{}, {"gpu": True}, {"gpu": {"name": "A100"}}], ids=str)
