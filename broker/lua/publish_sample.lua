@@ -82,6 +82,7 @@ local sample = { host = host, count = count, interval_ms = interval_ms, at = mat
   fresh_until = math.min(now, read_at) + 3 * interval_ms, history = setting('history_size', 200),
   drained = before[3] == '1' }
 local answer, taken = { int(now), int(told_epoch) }, {}
+if count > 0 then read_caps(reports) end
 for _, report in ipairs(reports) do
   if publish(sample, report) then table.insert(taken, report.uuid) else table.insert(answer, report.uuid) end
 end

@@ -1,7 +1,7 @@
 -- What an agent says of its cards, and of the leases on them.
 -- needs: keys check ledger gpu cards wide tenant host lease queue choose
 -- shares: FIELDS WORDS
--- gives: read_report read_verdict read_vitals publish take_verdict
+-- gives: read_report read_verdict read_vitals read_caps publish take_verdict
 
 local SPEEDS = { OPTIMAL = '1.0', NORMAL = '0.8', THROTTLED = '0.5', CRITICAL = '0.0', UNAVAILABLE = '0.0' }
 FIELDS, WORDS = 22, 6 -- arguments for each GPU, and for each lease
@@ -90,13 +90,24 @@ local function mebibytes(text, otherwise)
   return #text <= 9 and string.match(text, '^%d+$') and tonumber(text) * MIB or otherwise
 end
 
+-- What the configuration says of the memory of each card, and of all: read once for all of them.
+local caps = {}
+function read_caps(reports)
+  local names = { 'memory_limit_mb', 'memory_reserve_mb' }
+  for i, report in ipairs(reports) do
+    report.at = i
+    table.insert(names, 'memory_limit_mb@' .. report.uuid)
+    table.insert(names, 'memory_reserve_mb@' .. report.uuid)
+  end
+  caps = call('HMGET', CONFIG, unpack(names))
+end
+
 -- budget = min(total, limit) - reserve - unmanaged; the last known one while the card cannot be read.
 local function budget_of(report, card)
   if not (report.memory_total_bytes and report.unmanaged_bytes) then
     return card and card.capacity or 0, card and card.budget or 0
   end
-  local own = call('HMGET', CONFIG, 'memory_limit_mb@' .. report.uuid, 'memory_reserve_mb@' .. report.uuid,
-    'memory_limit_mb', 'memory_reserve_mb')
+  local own = { caps[2 * report.at + 1], caps[2 * report.at + 2], caps[1], caps[2] }
   local limit, reserve, capacity = own[1] or own[3], own[2] or own[4] or '512', report.memory_total_bytes
   if limit then capacity = math.min(capacity, mebibytes(limit, 0)) end
   capacity = math.max(0, capacity - mebibytes(reserve, capacity))
@@ -206,7 +217,7 @@ function publish(sample, report)
   card.capacity, card.budget = capacity, budget
   card.fresh_until = sample.fresh_until
   local free, short = math.max(0, budget - card.leased), math.max(0, card.leased - budget)
-  call('SADD', GPUS, uuid)
+  call('SADD', GPUS, uuid) -- this and the next index also heal here, should a server have evicted them
   -- What a grant reads comes first: a small hash is a list, in which the server looks for each field from the start.
   call('HSET', GPU_OF .. uuid, 'host', host, 'state', report.state, 'drained', card.drained and '1' or '0',
     'fresh_until', int(sample.fresh_until), 'leased_bytes', int(card.leased), 'budget_bytes', int(budget),
