@@ -54,6 +54,8 @@ MUTANTS = (
            "if lease and meant ~= '' and lease.token ~= meant then lease = nil end", "", LATE),
     Mutant("a dead agent's first sample is taken", f"{LUA}/publish_sample.lua",
            "string.find(' ' .. lives .. ' ', ' ' .. life .. ' ', 1, true) and 'followed'", "false", LATE),
+    Mutant("who was late, and is renewed, does not grow as it asked", f"{INCLUDE}/holder.lua",
+           "if lease.expires_at <= now and queued > 0 then", "if false then", "tests/proof/test_walks.py"),
     Mutant("two machines publish as one host", f"{LUA}/publish_sample.lua", "machine ~= before[7]", "false",
            "tests/ledger/test_samples.py"),
     Mutant("an agent's mark stays when it has no reason any more", f"{INCLUDE}/sample.lua",

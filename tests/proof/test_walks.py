@@ -149,6 +149,16 @@ def nobody_has_a_card_kept_before_who_came_first(walk: Walk) -> None:
     assert set(walk.model.leases) == {"first"}
 
 
+def a_lease_that_is_renewed_after_a_step_of_the_clock_grows_as_it_asked(walk: Walk) -> None:
+    assert walk.wants("job", 1, gpu="GPU-a") == "granted"
+    walk.let_pass(70_000)
+    held = walk.model.leases["job"]
+    walk.do("resize", "job", held.token, 2 * GIB, 1, "")
+    assert "job+" in walk.model.waiters  # its time is over, though nothing ends in this grace
+    walk.do("renew", "job", held.token, "")
+    assert walk.model.leases["job"].size == 2 * GIB
+
+
 def a_lease_that_shrinks_wants_to_grow_no_more(walk: Walk) -> None:
     assert walk.wants("job", 5, gpu="GPU-e") == "granted"
     assert walk.wants("other", 2, gpu="GPU-e") == "granted"
@@ -169,6 +179,7 @@ WALKS = [
     a_lease_on_two_cards_grows_when_the_second_comes_free,
     a_gang_of_higher_priority_takes_a_kept_card_beside_a_free_one,
     a_lease_on_two_cards_is_preempted_once, a_lease_that_shrinks_wants_to_grow_no_more,
+    a_lease_that_is_renewed_after_a_step_of_the_clock_grows_as_it_asked,
     nobody_has_a_card_kept_before_who_came_first,
 ]  # fmt: skip
 

@@ -37,5 +37,8 @@ function prolong(lease, ttl_ms, ...)
   if lease.revoke_at > 0 then expires = math.min(expires, math.max(lease.revoke_at, now + 1)) end
   call('HSET', LEASE_OF .. lease.id, 'expires_at', int(expires), 'state', 'active', ...)
   call('ZADD', LEASES, due(expires), lease.id)
+  if lease.expires_at <= now and queued > 0 then -- what it asked to grow by while its time seemed over, it may have now
+    for uuid in string.gmatch(lease.gpus, '[^,]+') do grown[uuid] = lease.host end
+  end
   return int(expires)
 end
