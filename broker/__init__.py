@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.aio import AsyncBroker
+    from broker.calls import this_host
     from broker.client import Broker, get_broker
     from broker.errors import (
         BrokerError,
@@ -41,10 +42,12 @@ __all__ = [
     "State",
     "Throttle",
     "get_broker",
+    "this_host",
 ]
 
 _HOMES = {
     "aio": ("AsyncBroker",),
+    "calls": ("this_host",),
     "client": ("Broker", "get_broker"),
     "lease": ("AsyncLease", "Lease"),
     "values": ("State", "Throttle"),

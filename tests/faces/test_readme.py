@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import Broker
+from broker import Broker, this_host
 from broker.embedded import EmbeddedServer
 from broker.stack import Stack
 
@@ -107,7 +107,7 @@ def test_the_job_of_the_readme_runs_on_the_stack_that_up_starts(
 
 def test_the_with_block_of_the_readme_borrows(tmp_path: Path) -> None:
     with Stack(tmp_path, persist=False) as stack:
-        stack.agent("agent", host="h", simulate="1x6GiB")
+        stack.agent("agent", host=this_host(), simulate="1x6GiB")
         stack.wait_ready(lambda broker: any(gpu.lends for gpu in broker.gpus()), 30)
         code = PYTHON[1].replace("redis://127.0.0.1:6390/0", stack.url)
         assert code != PYTHON[1]
