@@ -64,10 +64,17 @@ def run(
     SIGTERM, and SIGKILL when the grace is over.
     """
     from broker.calls import this_host
+    from broker.errors import InsufficientMemory
 
-    broker = broker_from(redis_url, pool)
-    asked = request | {"host": request.get("host") or this_host()}
-    held = broker.acquire(alternatives(memory), ttl=ttl, wait=wait, lease_id=lease_id, **asked)
+    broker, name = broker_from(redis_url, pool), lease_id or f"run-{os.urandom(8).hex()}"
+    asked = request | {"host": request.get("host") or this_host(), "ttl": ttl, "lease_id": name}
+    try:
+        held = broker.acquire(alternatives(memory), wait=0, **asked)
+    except InsufficientMemory:
+        if not wait:
+            raise
+        click.echo(f"gpubroker: waiting for room; `gpubroker explain {name}` says why", err=True)
+        held = broker.acquire(alternatives(memory), wait=wait, **asked)
     raise SystemExit(_Ward(held, grace).run(command))
 
 

@@ -145,7 +145,9 @@ def test_it_waits_for_room(run: Run, broker: Broker) -> None:
     queued = next(event for event in broker.follow("0", block_ms=200) if event and event.kind == "queued")
     assert isinstance(queued, Event)
     holder.communicate("", timeout=30)
-    assert process.communicate(timeout=30)[0] == "at last\n"
+    out, err = process.communicate(timeout=30)
+    assert out == "at last\n"
+    assert f"`gpubroker explain {queued.fields['id']}` says why" in err
 
 
 @pytest.mark.parametrize(("words", "status"), [(("--", "no-such-command"), 127), (("--", "/etc/passwd"), 126)])
