@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ UNTOLD = HostReport()
 PROCESSES_MOST, VERDICTS_MOST, XIDS_MOST = 64, 1024, 16
 #: Samples that are kept while the ledger cannot be reached: the newest ones.
 UNSENT_MOST = 20
+_NO_SIGN = re.compile(r"[^\w.,+-]", re.ASCII)
 
 
 class HostTaken(BrokerError):
@@ -172,7 +174,8 @@ class Publisher:
 
 
 def _pairs(said: Mapping[str, int | str]) -> str:
-    return " ".join(f"{name} {str(value).replace(' ', '_')}" for name, value in said.items())
+    """Names and values in turn. A sign that the ledger does not take in them must not cost the whole sample."""
+    return " ".join(f"{name} {_NO_SIGN.sub('_', str(value)) or '_'}" for name, value in said.items())
 
 
 def _warning(warning: tuple[str, float, float] | None) -> str:

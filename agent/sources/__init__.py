@@ -5,6 +5,7 @@ Judging a reading is the sampler's work.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -14,6 +15,7 @@ from broker.values import HeldLease, State
 #: Asks the ledger for the leases on GPUs.
 Held = Callable[[Sequence[str]], Mapping[str, Sequence[HeldLease]]]
 
+_MIG = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+]{0,31}", re.ASCII)
 #: A temperature outside of these °C is nonsense, as some drivers give for a card that fell off the bus.
 TEMPERATURES = range(151)
 #: More memory than any card has: beyond it the ledger's numbers would not be exact (2^53).
@@ -98,6 +100,7 @@ def sane(reading: Reading) -> Reading:
         memory_total_bytes=total,
         memory_used_bytes=within_total(reading.memory_used_bytes),
         memory_reserved_bytes=within_total(reading.memory_reserved_bytes),
+        mig=reading.mig if _MIG.fullmatch(reading.mig) else "",
         temperature_c=heat if heat is not None and heat in TEMPERATURES else None,
         utilization_percent=load if load is not None and 0 <= load <= 100 else None,
         processes=None if reading.processes is None else tuple(

@@ -92,7 +92,7 @@ class Reader:
             self._xids.register(handle, uuid)
             instances = mig_devices(handle)
             for instance, own, profile in instances:
-                part = self._read(Card(instance, own, index, name, profile, handle), costly)
+                part = self._read(Card(instance, check_name("UUID", own), index, name, profile, handle), costly)
                 yield _told(part, fallen, uuid)  # what befalls the card befalls its parts
             if instances:
                 yield _told(Reading(uuid, index, name, fault="it is divided: its MIG instances are lent"), fallen)

@@ -72,6 +72,11 @@ def test_what_a_card_offers_no_more_is_not_there(broker: Broker) -> None:
     assert not broker.redis.exists(key)
 
 
+def test_an_odd_sign_in_a_cards_words_costs_nothing_but_itself(broker: Broker) -> None:
+    Publisher(broker, "h1").publish([report("GPU-a", hardware={"driver": "580.95 (öpen)", "recovery": ""})], MINUTE)
+    assert broker.hardware("GPU-a") == {"recovery": "_", "driver": "580.95___pen_"}
+
+
 def test_the_drivers_errors_and_a_warning_are_events_once(broker: Broker) -> None:
     agent = Publisher(broker, "h1")
     for xids in ((31, 48), ()):
@@ -100,7 +105,7 @@ def test_overuse_and_idleness_are_told_when_they_begin(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(("changes", "named"), [
-    ({"marks": ("ghosts",)}, "marks"), ({"hardware": {"a": "b;c"}}, "hardware"), ({"xids": (-1,)}, "xids"),
+    ({"marks": ("ghosts",)}, "marks"), ({"hardware": {"a;b": 1}}, "hardware"), ({"xids": (-1,)}, "xids"),
     ({"warning": ("Temp!", 1.0, 1.0)}, "warning"),
 ])  # fmt: skip
 def test_a_sample_that_makes_no_sense_changes_nothing(broker: Broker, changes: dict[str, object], named: str) -> None:
