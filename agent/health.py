@@ -121,6 +121,11 @@ class Finding:
     restart: bool
     xids: tuple[Xid, ...]
 
+    @property
+    def why_restart(self) -> str:
+        """Why the jobs on the card should start again; empty where they need not."""
+        return _BETWEEN.join(f"XID {one.xid}: {one.meaning}" for one in self.xids if one.action == RESTART)
+
 
 @dataclass(slots=True)
 class Health:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,19 +36,15 @@ class HostWatch:
 
     def vitals(self) -> dict[str, int]:
         """Bytes, percent, thousandths of load; what the system does not tell is not there."""
-        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-        said = {
-            "cpu_percent": round(psutil.cpu_percent()),
-            "load_milli": round(1000 * os.getloadavg()[0]),
-            "memory_used_bytes": memory.total - memory.available,
-            "memory_available_bytes": memory.available,
-            "swap_used_bytes": swap.used,
-        }
-        try:
-            disk = psutil.disk_usage(str(self._folder))
-        except OSError:
-            return said  # a folder that is not there (yet) has no room that could be told
-        return said | {"disk_free_bytes": disk.free, "disk_total_bytes": disk.total}
+        said: dict[str, int] = {}
+        for tell in (_memory, _swap, _work, self._disk):
+            with suppress(OSError, RuntimeError, psutil.Error):  # as in a container that hides it
+                said |= tell()
+        return said
+
+    def _disk(self) -> dict[str, int]:
+        disk = psutil.disk_usage(str(self._folder))
+        return {"disk_free_bytes": disk.free, "disk_total_bytes": disk.total}
 
     def judge(self, said: dict[str, int], limits: Thresholds, now: float) -> tuple[State, str]:
         """The state of its memory, with its past, and why where it is not well."""
@@ -58,6 +55,19 @@ class HostWatch:
         self._standing = judge(self._standing, memory_state(percent, limits), limits, now)
         state = self._standing.state
         return state, "" if state is State.OPTIMAL else f"{percent:.0f} % of the host's memory is used: {state}"
+
+
+def _memory() -> dict[str, int]:
+    memory = psutil.virtual_memory()
+    return {"memory_used_bytes": memory.total - memory.available, "memory_available_bytes": memory.available}
+
+
+def _swap() -> dict[str, int]:
+    return {"swap_used_bytes": psutil.swap_memory().used}
+
+
+def _work() -> dict[str, int]:
+    return {"cpu_percent": round(psutil.cpu_percent()), "load_milli": round(1000 * os.getloadavg()[0])}
 
 
 def memory_state(used_percent: float, limits: Thresholds) -> State:

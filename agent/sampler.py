@@ -149,7 +149,7 @@ class Sampler:
         self._note("gpus", f"event=no_gpu reason={why!r}" if why else "")
         gpus = ",".join(refused)
         self._note("owner", f"event=gpu_refused gpus={gpus} reason='another host publishes them'" if gpus else "")
-        self._policy.act(look, seen, self._limits, {r.uuid: f.reason for r, f in judged if f.restart})
+        self._policy.act(look, seen, self._limits, {r.uuid: f.why_restart for r, f in judged if f.restart})
 
     def _read(self) -> tuple[list[Reading], str]:
         """The readings, or none and why."""

@@ -121,6 +121,17 @@ def test_the_states_of_a_hosts_memory_only_worsen_with_its_use() -> None:
     assert (states[0], states[-1]) == (State.OPTIMAL, State.CRITICAL)
 
 
+def test_what_a_host_hides_is_not_there_and_ends_nobody(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = HostWatch(tmp_path)
+
+    def hidden() -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("psutil.virtual_memory", hidden)
+    assert "memory_used_bytes" not in watch.vitals()
+    assert "cpu_percent" in watch.vitals()
+
+
 def test_what_a_host_says_of_itself(tmp_path: Any) -> None:
     said = HostWatch(tmp_path).vitals()
     assert said["memory_available_bytes"] > 0

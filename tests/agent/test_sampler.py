@@ -79,3 +79,20 @@ def test_an_agent_whose_first_look_at_the_ledger_fails_still_finds_the_drain_of_
     (gpu,) = broker.gpus()
     assert gpu.drained_by == "health"
     assert "XID 79" in gpu.reason
+
+
+def test_jobs_on_a_card_with_a_contained_memory_error_are_asked_to_start_again_and_told_why(broker: Broker) -> None:
+    class Struck(SimulatedSource):
+        def read(self, held: Held) -> list[Reading]:
+            return [replace(reading, xids=next(xids)) for reading in super().read(held)]
+
+    xids = iter([(), (94, 31)])
+    sampler = Sampler(broker, "h1", Struck("h1", parse_spec("1x6GiB")))
+    sampler.sample()
+    lease = broker.acquire("1GiB")
+    sampler.sample()
+    record = broker.get(lease.id)
+    assert record is not None
+    assert record.revoke_at is not None
+    assert record.revoke_reason == "XID 94: memory error that stayed within one application"
+    assert broker.gpus()[0].lends
