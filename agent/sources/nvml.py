@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
 from agent.sources import Held, NoGpuError, Reading
@@ -72,6 +72,7 @@ class NvmlSource:
         self._stuck: list[subprocess.Popen[bytes]] = []
         self._known: dict[str, tuple[int, str]] = {}
         self._suspects: dict[int, _Suspect] = {}
+        self._fallen: dict[str, tuple[int, ...]] = {}  # the driver's errors that no reading carries yet
         self._why, self._not_before, self._pause = "", 0.0, _RETRY_SECONDS[0]
         self._costly_at: float | None = None
 
@@ -100,7 +101,16 @@ class NvmlSource:
         if not readings:
             raise NoGpuError("; ".join(faults.values()) or "NVML finds no GPU on this host")
         self._pause = _RETRY_SECONDS[0]
-        return sorted(readings.values(), key=lambda reading: (reading.index, reading.mig != "", reading.uuid))
+        found = sorted(readings.values(), key=lambda reading: (reading.index, reading.mig != "", reading.uuid))
+        return self._with_xids(found)
+
+    def _with_xids(self, readings: list[Reading]) -> list[Reading]:
+        """The readings with what befell their cards; what befalls a divided card befalls its parts."""
+        fallen, self._fallen = self._fallen, {}
+        at = {self._known[uuid][0]: xids for uuid, xids in fallen.items() if uuid in self._known}
+        for uuid in fallen.keys() - self._known.keys():
+            log.warning("event=xid_of_unknown_card gpu=%r xids=%r", uuid, fallen[uuid])
+        return [replace(reading, xids=at[reading.index]) if reading.index in at else reading for reading in readings]
 
     def published(self, states: Mapping[str, State]) -> None:
         """Hardware feels what jobs do."""
@@ -124,6 +134,9 @@ class NvmlSource:
             for kind, text in child.answers(ends):
                 if kind == "C":
                     card = int(text)
+                elif kind == "X":
+                    for uuid, xids in json.loads(text).items():
+                        self._fallen[uuid] = (*self._fallen.get(uuid, ()), *xids)
                 elif kind == "R":
                     reading = self._reading(text, card, faults)
                     if reading is None:

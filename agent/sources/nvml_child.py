@@ -1,7 +1,8 @@
 """NVML in a process of its own: ``python -m agent.sources.nvml_child FD``.
 
 It is asked on standard input, one line a look, ``{"now": …, "skip": […], "late": […], "costly": …}``, and answers as
-it goes, so that a call that never returns costs one card: ``C 0`` before it touches card 0, ``R {…}`` a reading,
+it goes, so that a call that never returns costs one card: ``X {"UUID": [48]}`` what the driver told of cards since
+the last look, ``C 0`` before it touches card 0, ``R {…}`` a reading,
 ``F 0 why`` a card that cannot be read, ``N why`` when there is no driver, ``D`` at the end. In the shared word behind
 FD stands the call that it is in.
 """
@@ -13,7 +14,6 @@ import json
 import signal
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pynvml
@@ -68,10 +68,12 @@ class Reader:
             yield f"N NVML's answer makes no sense: {count} GPUs"
             return
         fallen = self._xids.drain()
+        if fallen:
+            yield f"X {json.dumps(fallen)}"  # at once: what follows may hang, or find a card gone
         wanted = [index for index in range(count) if index not in skip]
         for index in sorted(wanted, key=lambda index: (index in late, index)):
             yield f"C {index}"
-            yield from self._card(index, now, costly, fallen)
+            yield from self._card(index, now, costly)
         if self._stale:
             self.close()  # only now: the other cards were still to be read. The next look opens it anew
         yield "D"
@@ -82,7 +84,7 @@ class Reader:
             pynvml.nvmlInit()  # that this is not supported is an error, too
             self._open, self._stale, self._opened_at = True, False, now
 
-    def _card(self, index: int, now: float, costly: bool, fallen: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    def _card(self, index: int, now: float, costly: bool) -> Iterator[str]:
         """The card at an index. Its identity is its UUID: an index may mean another card after one was lost."""
         uuid, name, why = "", _NAMELESS, ""
         try:
@@ -93,11 +95,11 @@ class Reader:
             instances = mig_devices(handle)
             for instance, own, profile in instances:
                 part = self._read(Card(instance, check_name("UUID", own), index, name, profile, handle), costly)
-                yield _told(part, fallen, uuid)  # what befalls the card befalls its parts
+                yield _told(part)
             if instances:
-                yield _told(Reading(uuid, index, name, fault="it is divided: its MIG instances are lent"), fallen)
+                yield _told(Reading(uuid, index, name, fault="it is divided: its MIG instances are lent"))
             else:
-                yield _told(self._read(Card(handle, uuid, index, name), costly), fallen)
+                yield _told(self._read(Card(handle, uuid, index, name), costly))
         except pynvml.NVMLError as error:
             old = now - self._opened_at >= _REOPEN_SECONDS
             self._stale = self._stale or error.value in _ALL_VOID or (old and error.value in _ONE_LOST)
@@ -107,7 +109,7 @@ class Reader:
         if why:
             yield f"F {index} {why}"
             if uuid:  # it may be one that nobody has heard of yet
-                yield _told(Reading(uuid, index, name, fault=why), fallen)
+                yield _told(Reading(uuid, index, name, fault=why))
 
     def _read(self, card: Card, costly: bool) -> Reading:
         """What a card says now, and what it said before of what is asked seldom."""
@@ -129,8 +131,8 @@ class Reader:
                 return
 
 
-def _told(reading: Reading, fallen: dict[str, tuple[int, ...]], card: str = "") -> str:
-    return f"R {to_line(replace(reading, xids=fallen.get(card or reading.uuid, ())))}"
+def _told(reading: Reading) -> str:
+    return f"R {to_line(reading)}"
 
 
 def main() -> None:

@@ -242,3 +242,41 @@ def test_no_redis_at_the_start_is_one_line_and_exit_3() -> None:
     assert run.returncode == 3
     assert "127.0.0.1:1" in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_card_that_falls_off_the_bus_is_drained_and_opens_after_clean_readings(
+    quick: Broker, agent: Agent, mock_cards: Cards
+) -> None:
+    quick.update_config(health_clean_seconds=1.5)
+    agent(mock=mock_cards)
+    wait_for(quick, state("GPU-mock-0", "OPTIMAL"))
+    mock_cards.set({"0.lost": 15, "xids": "0:79"})
+    drained = wait_for(quick, lambda event: event.kind == "drained")
+    assert (drained.fields["gpu"], drained.fields["by"]) == ("GPU-mock-0", "health")
+    assert "XID 79: the card fell off the bus" in drained.fields["reason"]
+    (xid,) = [event for event in quick.events() if event.kind == "xid"]
+    assert xid.fields["xid"] == "79"
+    mock_cards.set({"0.lost": None})
+    back = wait_for(quick, state("GPU-mock-0", "OPTIMAL"), after=drained.stream_id)
+    with pytest.raises(InsufficientMemory):
+        quick.acquire("1GiB", gpu="GPU-mock-0")
+    opened = wait_for(quick, lambda event: event.kind == "undrained", after=back.stream_id)
+    assert opened.fields["by"] == "health"
+    assert quick.acquire("1GiB", gpu="GPU-mock-0").host == "h1"
+
+
+def test_a_program_that_people_want_has_the_cards_for_itself(
+    quick: Broker, agent: Agent, mock_cards: Cards, tmp_path: Path
+) -> None:
+    game = tmp_path / "mygame"
+    game.symlink_to(sys.executable)
+    agent("--yield-to", "mygame", mock=mock_cards)
+    wait_for(quick, state("GPU-mock-1", "OPTIMAL"))
+    played = subprocess.Popen([str(game), "-c", "input()"], stdin=subprocess.PIPE)
+    drained = wait_for(quick, lambda event: event.kind == "drained")
+    assert (drained.fields["by"], drained.fields["reason"]) == ("people", "kept for mygame")
+    assert quick.available() == {}
+    played.communicate(b"\n")
+    wait_for(quick, lambda event: event.kind == "undrained", after=drained.stream_id)
+    wait_for_samples(quick)
+    assert set(quick.available()) == {"GPU-mock-0", "GPU-mock-1"}

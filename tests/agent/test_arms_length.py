@@ -244,6 +244,21 @@ def test_what_befalls_a_divided_card_befalls_its_parts(source: NvmlSource, mock_
     assert found["GPU-mock-0"].xids == ()
 
 
+def test_a_card_that_fell_off_the_bus_says_so_though_it_cannot_be_read(source: NvmlSource, mock_cards: Cards) -> None:
+    read(source)
+    mock_cards.set({"1.lost": 15, "xids": "1:79"})
+    found = read(source)
+    assert (found["GPU-mock-1"].xids, faults(found)) == ((79,), ["GPU-mock-1"])
+    assert read(source)["GPU-mock-1"].xids == ()
+
+
+def test_an_error_is_heard_though_another_card_hangs_before(source: NvmlSource, mock_cards: Cards) -> None:
+    read(source)
+    mock_cards.set({"0.temp.hang": 0, "xids": "1:48"})
+    found = read(source)
+    assert (found["GPU-mock-1"].xids, faults(found)) == ((48,), ["GPU-mock-0"])
+
+
 def test_the_drivers_errors_come_with_the_next_reading_once(source: NvmlSource, mock_cards: Cards) -> None:
     read(source)
     mock_cards.set({"xids": "1:48,1:31"})
