@@ -21,6 +21,8 @@ log = logging.getLogger("gpubroker.agent")
 
 #: Seconds of temperatures from which the heat to come is told, and the most of them: the newest.
 TREND_SECONDS, TREND_MOST = 300.0, 200
+#: °C that a reading may be below the line of the minutes before and still belong to it.
+_BELOW_C = 2.0
 #: The card's own words for slowing itself down because of heat or a lack of power; a cap of power is normal at load.
 _SLOWED = {
     "hw_slowdown": "the card slows itself down", "hw_thermal": "the card slows itself down, it is too hot",
@@ -132,8 +134,9 @@ class Judge:
         past.heats.append((now, float(heat)))
         while past.heats[0][0] < now - TREND_SECONDS:
             past.heats.popleft()
-        cools = len(past.heats) > 1 and heat < past.heats[-2][1]  # whatever the minutes before were like
-        line = None if cools else fit(past.heats)
+        line = fit(past.heats)
+        if line is not None and heat < line.at(now) - _BELOW_C:
+            line = None  # it is not where the line says any more: something has changed, as when a job ended
         ahead = early_warning(line, heat, limits, limits.warning_seconds) if line and limits.warning_seconds else None
         if ahead is None or line is None:
             return None
