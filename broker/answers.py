@@ -28,7 +28,7 @@ class Claim:
         """Of what was just granted."""
         given = dict(zip(request.options[::2], request.options[1::2], strict=True))
         _, _, _, host, gpu, priority, tenant, owner, job_id, pid, _ = request.argv
-        shape = [request.argv[1], host, gpu, priority, tenant]
+        shape = [request.argv[1], host, gpu, priority, tenant, *filter(None, [given.get("crew")])]
         selects = {name: given.get(name, "") for name in ("capability", "mig", "labels")}
         if selects["mig"] == "any":
             selects["mig"] = ""
@@ -80,7 +80,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The request stands in the queue; ``place`` 1 is next."""
+    """The request stands in the queue; ``place`` 1 is next. 0: it was handed to another worker of its crew."""
 
     place: int
 

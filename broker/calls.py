@@ -175,6 +175,9 @@ def _options(
     cpus: float | None,
     function: str | None,
     nonce: str,
+    crew: str | None,
+    seat: str,
+    sits: bool,
 ) -> tuple[str | int, ...]:
     """Names and values in turn, of what differs from the defaults."""
     if placement is not None and placement not in PLACEMENTS:
@@ -190,6 +193,9 @@ def _options(
         "cpus": cpus_milli(cpus),
         "function": "" if not function else check_name("function", function),
         "nonce": nonce,
+        "crew": "" if not crew else check_name("crew", crew),
+        "seat": seat,
+        "sits": int(sits),
     }
     return tuple(part for name, value in given.items() if value for part in (name, value))
 
@@ -256,8 +262,11 @@ def ask(
     host_memory: int | str | None = None,
     cpus: float | None = None,
     function: str | None = None,
+    crew: str | None = None,
+    seat: str = "",
+    sits: bool = False,
 ) -> Ask:
-    """Check a request at the edge.
+    """Check a request at the edge. ``crew``, ``seat`` and ``sits``: of a worker's, see ``broker.crew``.
 
     Raises:
         InvalidRequest: a value is not allowed; names the field, the value and what is allowed.
@@ -280,7 +289,9 @@ def ask(
         "" if pid is None else check_whole("pid", pid, 1, 1 << 22),
         "" if token is None else check_token(token),
     )
-    options = _options(placement, labels, capability, mig, host_memory, cpus, function, nonce)
+    options = _options(
+        placement, labels, capability, mig, host_memory, cpus, function, nonce, crew, seat, sits and seat != ""
+    )
     return Ask(identity, asked, life_ms, wait_seconds, argv, options, nonce)
 
 

@@ -31,7 +31,8 @@ class CardVerdict:
     """What speaks against the request on one card. Bytes; ``need_bytes`` of this card.
 
     ``why`` is ``fits``, or: ``settling``, ``selector``, ``closed``, ``drained``, ``silent``, ``small``, ``reserved``,
-    ``unmanaged``, ``leased``, ``host_memory``, ``cpus``, ``quota``, ``gang``, ``passed``; ``detail`` says more.
+    ``unmanaged``, ``leased``, ``host_memory``, ``cpus``, ``quota``, ``gang``, ``passed``, ``seat`` (no idle worker
+    of its queue is there); ``detail`` says more.
     """
 
     uuid: str

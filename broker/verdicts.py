@@ -138,6 +138,14 @@ def _drained(e: Explanation, cards: Sequence[CardVerdict]) -> str:
     return f"{_count(len(cards), 'card')} drained: {_list(card.uuid for card in cards)}; {', '.join(opens)}"
 
 
+def _seat(e: Explanation, cards: Sequence[CardVerdict]) -> str:
+    hosts, queue = _list(card.host for card in cards), cards[0].detail
+    return (
+        f"{_count(len(cards), 'card')} on hosts where no worker of queue {queue} is idle: {hosts}; wait, or start one "
+        f"there: `gpubroker worker --queue {queue}`"
+    )
+
+
 def _silent(e: Explanation, cards: Sequence[CardVerdict]) -> str:
     number, oldest = _count(len(cards), "card"), max(e.now - int(card.detail or e.now) for card in cards) / 1000
     hosts = _list(card.host for card in cards)
@@ -185,6 +193,7 @@ _SAID: dict[str, Callable[[Explanation, Sequence[CardVerdict]], str]] = {
     "cpus": _host_lacks("few of the host's processors are"),
     "unmanaged": _unmanaged,
     "drained": _drained,
+    "seat": _seat,
     "silent": _silent,
     "closed": _closed,
     "selector": _selector,

@@ -15,6 +15,7 @@ ORDER = (
     "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
     "metrics_prefix", "hosts", "host_prefix", "tenants", "tenant_prefix", "classes", "wide", "reserved",
     "lines_prefix", "line_prefix", "groups", "stale", "hardware_prefix",
+    "crew_prefix",
 )  # fmt: skip
 
 
@@ -70,6 +71,7 @@ class Keys:
                 f"{root}groups",  # set of groups of waiters that select by class
                 f"{root}stale",  # set of hosts of whose cards more may be free than `wide` says
                 f"{root}hardware:",  # hash a GPU: what its newest sample says beside what lending needs
+                f"{root}crew:",  # QUEUE: zset of hosts with workers; #QUEUE: of idle ones; @HOST: hash of queues
             ),
         )
 
@@ -200,6 +202,18 @@ class Keys:
     def hardware(self, uuid: str) -> str:
         """Hash of what one GPU's newest sample says beside what lending needs."""
         return self._at("hardware_prefix", uuid)
+
+    def crew(self, queue: str) -> str:
+        """Sorted set: hosts where workers of a queue live, by the time at which they count as gone."""
+        return self._at("crew_prefix", queue)
+
+    def seats(self, queue: str) -> str:
+        """Sorted set: idle workers of a queue, ``HOST WORKER QUEUES``, by the time at which they count as gone."""
+        return self._at("crew_prefix", f"#{queue}")
+
+    def wake_of(self, worker: str) -> str:
+        """List on which an idle worker sleeps."""
+        return self._at("wake_prefix", f"@{worker}")
 
     def metrics(self, host: str) -> str:
         """Stream of one host's samples."""

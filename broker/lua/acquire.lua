@@ -8,9 +8,11 @@
 --        5 gpu uuid or ''  6 priority -1000..1000  7 tenant  8 owner  9 job_id or ''  10 pid or ''
 --        11 token or '' (continue that lease only)  12 wait: 1 queue, 0 do not; then names and values in turn:
 --        placement balanced, pack, spread or cool; labels k=v,k=v; capability 8.6 (at least); mig any, none, only or a
---        profile; host_memory bytes; cpus thousandths; function name; nonce: a text of this very call's own
+--        profile; host_memory bytes; cpus thousandths; function name; nonce: a text of this very call's own; crew: only
+--        where a worker of that queue sits idle; seat "HOST WORKER QUEUE,QUEUE": the caller is such a worker, and sits 1:
+--        it sat and waited (see attend.lua)
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
---        waiting place                 (place in the queue, 1 is next)
+--        waiting place                 (place in the queue, 1 is next; 0: it was handed to another worker of its crew)
 --        refused largest_free_bytes largest_capacity_bytes gpus_with_room why   (of those the request may use; why: ''
 --                 nothing free, quota, settling, or what the pool has not got at all: see include/possible.lua)
 --        impossible largest_capacity_bytes why   ('' larger than any card, quota, host_memory, cpus, cards, gpu)
@@ -18,7 +20,7 @@
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST  BROKER_STALE_TOKEN  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n) in GPUs, leases and waiters, plus what it changes
 -- include: keys check ledger asks request gpu tenant place grant turn
--- needs: queue possible preempt lease
+-- needs: queue possible preempt lease crew
 
 local ask = read_request(ARGV[1], 2)
 if ARGV[11] ~= '' then whole('token', ARGV[11], 1, 9007199254740991) end
@@ -33,7 +35,7 @@ end
 -- The name's own lease, if there is one. Every error leaves before the first write (law 2).
 local function existing()
   local lease = call('HMGET', LEASE_OF .. ask.id, 'request', 'token', 'state', 'expires_at', 'gpu_uuids', 'host',
-    'waited_ms', 'ttl_ms', 'memory_bytes', 'choice', 'revoke_at')
+    'waited_ms', 'ttl_ms', 'memory_bytes', 'choice', 'revoke_at', 'worker')
   if not lease[1] then
     return nil, ARGV[11] ~= '' and redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. ask.id) or nil
   end
@@ -83,8 +85,16 @@ local function answer(lease)
     lease[10] or '1' }
 end
 
+-- The caller's own seat, if it is its still: it may have been handed a request since it sat down.
+local function caller()
+  if ask.seat == '' then return nil end
+  if ask.sits and not call('ZSCORE', CREW_OF .. '#' .. ask.crew, ask.seat) then return nil end
+  return take_seat(ask.seat)
+end
+
 local lease, refused = existing()
 if refused then return refused end
+if lease and lease[12] and lease[12] ~= string.match(ask.seat, '^%S+ (%S+)') then return { 'waiting', '0' } end
 if lease then
   if lease[3] == 'granted' then claim(lease) end
   return answer(lease)
@@ -96,7 +106,8 @@ if not waiter then refused, again = answered_before() end
 if refused then return refused end
 
 -- From here on there are no errors, only answers.
-if waiter then show_life(ask.id) end
+local own = caller()
+if waiter then show_life(ask.id, ask.crew ~= '' and ask.crew or nil) end
 reap()
 serve()
 lease = waiter and existing()
@@ -117,6 +128,15 @@ if placed then
   if waiter then
     waited = now - waiter.since
     remove_waiter(ask.id, 'served')
+  end
+  if ask.crew ~= '' then
+    if not own or seat_at(ask.crew, placed.cards[1].host) ~= ask.seat then
+      hand_to_worker(ask, placed, waited)
+      save()
+      return { 'waiting', '0' }
+    end
+    rise(ask.seat)
+    ask.worker = string.match(ask.seat, '^%S+ (%S+)')
   end
   local granted, expires, uuids = grant(ask, placed, 'active', ask.ttl_ms, waited)
   if waiter then serve() end -- from cards that were kept for it, if it got others
@@ -144,7 +164,7 @@ if may_wait and not again then
     return { 'full', int(waiters_max) }
   elseif not waiter then
     enqueue(ask)
-    show_life(ask.id)
+    show_life(ask.id, ask.crew ~= '' and ask.crew or nil)
     journal('queued', 'id', ask.id, 'memory_bytes', int(ask.wants[1].bytes), 'asks', ask.asks, 'host', ask.host,
       'gpu', ask.gpu, 'priority', ask.priority, 'tenant', ask.tenant, 'owner', ask.owner, 'job_id', ask.job_id)
     if settling then grown['=' .. group_of(ask)] = group_of(ask) end -- looked at when holders had their time

@@ -57,6 +57,7 @@ end
 
 local function detail_of(why, card)
   if why == 'closed' then return card.state .. ': ' .. (call('HGET', GPU_OF .. card.uuid, 'reason') or '') end
+  if why == 'seat' then return ask.crew end
   if why == 'silent' then return card.sampled_at end
   if why == 'reserved' then return card.reserved end
   if why == 'drained' then return call('HGET', GPU_OF .. card.uuid, 'drained_by') or '' end

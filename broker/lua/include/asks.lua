@@ -16,6 +16,7 @@ end
 -- The text that another asking under the same name must repeat.
 function request_text(ask)
   local text = table.concat({ ask.asks, ask.host, ask.gpu, ask.priority, ask.tenant }, '|')
+  if ask.crew ~= '' then text = text .. '|' .. ask.crew end
   if ask.plain and ask.placement == '' and ask.host_memory == 0 and ask.cpus == 0 then return text end
   return table.concat({ text, ask.placement, ask.selector, int(ask.host_memory), int(ask.cpus) }, '|')
 end
@@ -24,6 +25,7 @@ end
 function completed(ask)
   ask.wants = wants_of(ask.asks)
   ask.plain = ask.labels == '' and ask.capability == '' and ask.mig == ''
+  ask.crew = ask.crew or ''
   ask.selector = ask.plain and '' or ask.capability .. ';' .. ask.mig .. ';' .. ask.labels
   return ask
 end

@@ -1,5 +1,5 @@
 -- Cards for those who ask for a host, a card, a class, or several cards at once.
--- needs: keys ledger gpu cards place lease wide host
+-- needs: keys ledger gpu cards place lease wide host crew
 -- gives: suits better some_of indexes_of kept_cards chosen_cards
 
 -- Versions such as 8.6 in one number; unknown is below all.
@@ -50,6 +50,7 @@ function better(way, bytes, x, y)
     if way == 'spread' then return left > right end
     return left < right
   end
+  if x.near ~= y.near then return x.near or false end
   return x.uuid < y.uuid
 end
 
@@ -110,6 +111,14 @@ local function one_card(ask, bytes, not_these)
   end
   if ask.host ~= '' then return lawful_of(ask.host, ask, bytes, not_these)[1] end
   local best
+  if ask.crew ~= '' then
+    for i, host in ipairs(seated_hosts(ask.crew)) do
+      local card = lawful_of(host, ask, bytes, not_these)[1]
+      if card then card.near = i == 1 or nil end -- of cards that are alike the caller's own, which needs no hand-over
+      if card and (not best or better(ask.placement, bytes, card, best)) then best = card end
+    end
+    return best
+  end
   for _, index in ipairs(indexes_of(ask)) do
     local card = best_of(index, ask, bytes, not_these)
     if card and (not best or better(ask.placement, bytes, card, best)) then best = card end
@@ -121,6 +130,7 @@ end
 local function likely_hosts(ask, want)
   local found, seen, names = {}, {}, {}
   if ask.host ~= '' then return { ask.host } end
+  if ask.crew ~= '' then return seated_hosts(ask.crew) end
   if ask.plain then
     widen()
     -- One range of scores holds the hosts for each number of cards.

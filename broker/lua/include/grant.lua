@@ -36,6 +36,8 @@ function grant(ask, placed, standing, ttl_ms, waited_ms, kind, given_token)
   also('host_memory_bytes', ask.host_memory)
   also('cpus_milli', ask.cpus)
   also('pid_started', ask.pid_started)
+  also('crew', ask.crew)
+  also('worker', ask.worker)
   also('adopted', ask.adopted)
   also('registered', ask.registered)
   call('HSET', LEASE_OF .. ask.id, unpack(fields))
@@ -44,6 +46,6 @@ function grant(ask, placed, standing, ttl_ms, waited_ms, kind, given_token)
   if ask.host_memory > 0 or ask.cpus > 0 then charge_host(host, ask.host_memory, ask.cpus) end
   journal(kind or 'granted', 'id', ask.id, 'token', text, 'gpu_uuids', uuids, 'host', host, 'memory_bytes', bytes,
     'leased_bytes', leased, 'budget_bytes', budgets, 'waited_ms', int(waited_ms), 'tenant', ask.tenant, 'priority', ask.priority,
-    'job_id', ask.job_id, 'choice', int(placed.choice), 'function', ask.func)
+    'job_id', ask.job_id, 'choice', int(placed.choice), 'function', ask.func, unpack(ask.worker and { 'worker', ask.worker } or {}))
   return text, int(expires), uuids
 end

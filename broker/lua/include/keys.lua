@@ -2,7 +2,7 @@
 -- that ends in _OF is completed with a host, UUID or id. All share the hash tag {POOL}: records are reached by prefix,
 -- and still live in the slot that KEYS declare.
 -- keys: LEDGER CONFIG GPUS GPU_OF FREE FRESH CAPACITY LEASE_OF LEASES ENDED_OF WAITER_OF WAITERS WAITING WAKE_OF EVENTS
--- keys: METRICS_OF HOSTS HOST_OF TENANTS TENANT_OF CLASSES WIDE RESERVED LINES_OF LINE_OF GROUPS STALE HARDWARE_OF
+-- keys: METRICS_OF HOSTS HOST_OF TENANTS TENANT_OF CLASSES WIDE RESERVED LINES_OF LINE_OF GROUPS STALE HARDWARE_OF CREW_OF
 local call, format, MIB = redis.call, string.format, 1048576
 local PRIORITY = 4398046511104 -- 2^42 arrivals in the queue fit below one step of priority
 

@@ -1,5 +1,5 @@
 -- Where a request may go now. The same predicate decides the grant and the words of `explain`.
--- needs: keys ledger gpu tenant host cards choose reserve share queue
+-- needs: keys ledger gpu tenant host cards choose reserve share queue crew
 -- gives: obstacle best_of place
 
 -- Why a request may not take so many bytes of a card now; nil if it may.
@@ -10,6 +10,7 @@ function obstacle(ask, card, bytes)
       or not (ask.plain or suits(ask, card.class)) then
     return 'selector'
   end
+  if ask.crew ~= '' and not seat_at(ask.crew, card.host) then return 'seat' end
   if not lends[card.state] then return 'closed' end
   if card.drained then return 'drained' end
   if card.fresh_until < now then return 'silent' end
@@ -53,7 +54,8 @@ function best_of(index, ask, bytes, not_these)
       if card and not why then
         if is_best(ask.placement, card, bytes) and not best then return card end
         if not best or better(ask.placement, bytes, card, best) then best = card end
-      elseif not_these[uuid] or why == 'selector' or why == 'host_memory' or why == 'cpus' or why == 'settling' then
+      elseif not_these[uuid] or why == 'selector' or why == 'host_memory' or why == 'cpus' or why == 'settling'
+          or why == 'seat' then
         from = from + 1 -- it stands there rightly
       else
         put_right(uuid, card)
@@ -72,7 +74,7 @@ end
 
 -- The cards for one alternative. Anything but one card of whatever class is looked for elsewhere.
 local function cards_for(ask, want, not_these)
-  if want.count == 1 and ask.plain and ask.gpu == '' and ask.host == '' and not ask.grows then
+  if want.count == 1 and ask.plain and ask.gpu == '' and ask.host == '' and ask.crew == '' and not ask.grows then
     local card = best_of(FREE, ask, want.bytes, not_these)
     if card then return { card } end
     return queued > 0 and kept_cards(ask, want) or nil

@@ -1,19 +1,19 @@
 -- The queue. Waiters stand in lines: one for each group (who can be served from the same cards), tenant and size, so that
 -- a script finds whom a card can serve without reading those whom it cannot.
--- needs: keys ledger asks cards wide choose
+-- needs: keys ledger asks cards wide choose crew
 -- gives: read_waiter size_of_line least_of_line group_of least_bytes enqueue remove_waiter show_life groups_of
 
 -- A queued request, or nil.
 function read_waiter(id)
   local w = call('HMGET', WAITER_OF .. id, 'asks', 'ttl_ms', 'host', 'gpu', 'priority', 'tenant', 'owner', 'job_id', 'pid',
     'request', 'since', 'bypassed', 'labels', 'capability', 'mig', 'host_memory_bytes', 'cpus_milli', 'placement',
-    'function', 'nonce', 'grows', 'line', 'reserved_gpus')
+    'function', 'nonce', 'grows', 'line', 'reserved_gpus', 'crew')
   if not w[1] then return nil end
   return completed({ id = id, asks = w[1], ttl_ms = tonumber(w[2]), host = w[3], gpu = w[4], priority = w[5],
     tenant = w[6], owner = w[7], job_id = w[8], pid = w[9], request = w[10], since = tonumber(w[11]),
     bypassed = tonumber(w[12]), labels = w[13] or '', capability = w[14] or '', mig = w[15] or '',
     host_memory = tonumber(w[16] or 0), cpus = tonumber(w[17] or 0), placement = w[18] or '', func = w[19] or '',
-    nonce = w[20] or '', grows = w[21], line = w[22], reserved = w[23] or '' })
+    nonce = w[20] or '', grows = w[21], line = w[22], reserved = w[23] or '', crew = w[24] })
 end
 
 -- Four sizes to the octave: who stands in a line with a smaller number fits where a larger one does.
@@ -27,6 +27,7 @@ function least_of_line(size)
 end
 
 function group_of(ask)
+  if ask.crew ~= '' then return 'crew:' .. ask.crew end
   -- A lease on several cards may grow when any of them has room.
   if ask.gpu ~= '' and not string.find(ask.gpu, ',', 1, true) then return 'gpu:' .. ask.gpu end
   if ask.host ~= '' then return 'host:' .. ask.host end
@@ -49,7 +50,7 @@ function enqueue(ask)
     'owner', ask.owner, 'job_id', ask.job_id, 'pid', ask.pid, 'request', ask.request, 'since', int(now),
     'bypassed', '0', 'line', ask.line }
   for field, value in pairs({ labels = ask.labels, capability = ask.capability, mig = ask.mig, placement = ask.placement,
-    ['function'] = ask.func, nonce = ask.nonce, grows = ask.grows or '',
+    ['function'] = ask.func, nonce = ask.nonce, grows = ask.grows or '', crew = ask.crew,
     host_memory_bytes = ask.host_memory > 0 and int(ask.host_memory) or '',
     cpus_milli = ask.cpus > 0 and int(ask.cpus) or '' }) do
     if value ~= '' then
@@ -85,9 +86,9 @@ function remove_waiter(id, why)
   end
 end
 
--- A waiter that is silent for longer than this is dropped.
-function show_life(id)
-  local deadline = due(now + setting_ms('waiter_seconds', 30))
+-- A waiter that is silent for longer than this is dropped. For one of a crew its workers speak: it is looked at less often.
+function show_life(id, crew)
+  local deadline = due(now + setting_ms('waiter_seconds', 30) * (crew and 4 or 1))
   call('ZADD', WAITING, deadline, id)
   call('HSET', WAITER_OF .. id, 'deadline', int(deadline))
 end
@@ -105,5 +106,9 @@ function groups_of(card)
       end
     end
   end
-  return { 'any', 'host:' .. card.host, 'gpu:' .. card.uuid, unpack(suited[card.class]) }
+  local groups = { 'any', 'host:' .. card.host, 'gpu:' .. card.uuid, unpack(suited[card.class]) }
+  for _, crew in ipairs(crews_of(card.host)) do
+    if seat_at(crew, card.host) then table.insert(groups, 'crew:' .. crew) end
+  end
+  return groups
 end

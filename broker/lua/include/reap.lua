@@ -1,5 +1,5 @@
 -- law 3: whoever runs a script ends what is over. Bounded: eight of each kind a script (law 13).
--- needs: keys ledger gpu cards queue lease
+-- needs: keys ledger gpu cards queue lease crew
 -- gives: reap_all
 
 -- active -> reclaiming -> gone. An expired lease still counts for the lock delay: its holder may only be paused, with
@@ -34,12 +34,17 @@ local function reap_silent_gpus()
   end
 end
 
--- law 7: a waiter that died does not hold its place.
+-- law 7: a waiter that died does not hold its place. One of a crew lives while a worker of it does, on whatever host.
 local function reap_silent_waiters()
   for _, id in ipairs(call('ZRANGEBYSCORE', WAITING, '-inf', '(' .. int(now), 'LIMIT', 0, 8)) do
-    remove_waiter(id, 'silent')
-    call('SET', ENDED_OF .. id, '0 dropped ', 'PX', 60000)
-    journal('dropped', 'id', id, 'reason', 'silent')
+    local crew = call('HGET', WAITER_OF .. id, 'crew')
+    if crew and call('ZCOUNT', CREW_OF .. crew, int(now), '+inf') > 0 then
+      show_life(id, crew)
+    else
+      remove_waiter(id, 'silent')
+      call('SET', ENDED_OF .. id, '0 dropped ', 'PX', 60000)
+      journal('dropped', 'id', id, 'reason', 'silent')
+    end
   end
 end
 

@@ -4,7 +4,7 @@
 
 local PLACEMENTS = { balanced = '', pack = 'pack', spread = 'spread', cool = 'cool' }
 local OPTIONS = { placement = true, labels = true, capability = true, mig = true, host_memory = true, cpus = true,
-  ['function'] = true, nonce = true, cursor = true }
+  ['function'] = true, nonce = true, cursor = true, crew = true, seat = true, sits = true }
 
 -- Alternatives: at most 8, each so many bytes of each of up to 16 GPUs.
 local function check_asks(text)
@@ -33,6 +33,10 @@ local function check_options(o)
   if o.mig and (not string.match(o.mig, '^%w[%w.+]*$') or #o.mig > 32) then
     invalid('mig', o.mig, 'any, none, only or a profile such as 1g.5gb')
   end
+  if o.crew then name('crew', o.crew) end
+  if o.seat and not (#o.seat <= 2400 and string.match(o.seat, '^%w[%w_.:/@-]* %w[%w_.:/@-]* %w[%w_.:/@,-]*$')) then
+    invalid('seat', o.seat, 'host, worker and its queues')
+  end
   if o.host_memory then whole('host_memory', o.host_memory, 0, 1125899906842624) end
   if o.cpus then whole('cpus', o.cpus, 0, 100000000) end
 end
@@ -42,7 +46,7 @@ function read_request(id, at)
   local options = {}
   for i = at + 11, #ARGV, 2 do
     if not OPTIONS[ARGV[i]] or not ARGV[i + 1] then
-      invalid('option', ARGV[i], 'placement, labels, capability, mig, host_memory, cpus, function or nonce, and its value')
+      invalid('option', ARGV[i], 'placement, labels, capability, mig, host_memory, cpus, function, nonce, crew, seat or sits, each with a value')
     end
     options[ARGV[i]] = ARGV[i + 1]
   end
@@ -63,6 +67,7 @@ function read_request(id, at)
   ask.mig = (options.mig or 'any') == 'any' and '' or options.mig
   ask.host_memory, ask.cpus = tonumber(options.host_memory or 0), tonumber(options.cpus or 0)
   ask.func, ask.nonce = options['function'] or '', options.nonce or ''
+  ask.crew, ask.seat, ask.sits = options.crew or '', options.seat or '', options.sits == '1'
   completed(ask)
   for _, want in ipairs(ask.wants) do
     if want.count > 1 and ask.gpu ~= '' then invalid('gpus', int(want.count), '1 where a gpu is named') end

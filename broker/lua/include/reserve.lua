@@ -1,6 +1,6 @@
 -- law 7: small requests may pass a waiter that wants more than there is, bypass_max times; from then on the free bytes of
 -- one card, or of one host's cards for a gang, gather for it alone, and all others go on elsewhere.
--- needs: keys ledger gpu tenant host cards queue place choose wide
+-- needs: keys ledger gpu tenant host cards queue place choose wide crew
 -- gives: cards_to_keep keep reserve first_before passes
 
 -- A card that could hold so many bytes for the request if its other leases ended.
@@ -8,6 +8,7 @@ local function could_hold(ask, card, bytes)
   return lends[card.state] and not card.drained and card.fresh_until >= now and card.budget >= bytes
     and card.reserved == '' and (ask.host == '' or ask.host == card.host) and suits(ask, card.class)
     and (ask.gpu == '' or string.find(',' .. ask.gpu .. ',', ',' .. card.uuid .. ',', 1, true) ~= nil)
+    and (ask.crew == '' or crew_works_at(ask.crew, card.host))
 end
 
 -- UUIDs worth a look for a reservation: those with most free bytes below what is wanted, then any that are large enough.
@@ -15,6 +16,13 @@ local function likely_cards(ask, bytes)
   if ask.gpu ~= '' then return { string.match(ask.gpu, '^[^,]+') } end
   if ask.host ~= '' then return host_gpus(ask.host) end
   local uuids = {}
+  if ask.crew ~= '' then
+    for i, host in ipairs(crew_hosts(ask.crew)) do
+      if i > 32 then break end
+      for _, uuid in ipairs(host_gpus(host)) do table.insert(uuids, uuid) end
+    end
+    return uuids
+  end
   for _, index in ipairs(indexes_of(ask)) do some_of(index, 0, '+inf', 16, true, uuids) end
   return some_of(CAPACITY, bytes, '+inf', 16, false, uuids)
 end

@@ -2,7 +2,7 @@
 -- At most 32 waiters are tried and 16 served in a script (law 13); the next script goes on from what is left. Where the
 -- bound was met and nobody served, whom it can serve may stand further behind: then the scripts that follow walk through
 -- the whole queue, each a part of it.
--- needs: keys ledger gpu tenant share queue place reserve grant lease change choose
+-- needs: keys ledger gpu tenant share queue place reserve grant lease change choose crew
 -- gives: serve_waiters
 
 local TRIED_MOST, SERVED_MOST = 32, 16
@@ -12,6 +12,7 @@ local TRIED_MOST, SERVED_MOST = 32, 16
 local function hand_over(ask, placed)
   local claim_ms = setting_ms('claim_seconds', 10)
   remove_waiter(ask.id, 'served')
+  if ask.crew ~= '' then return hand_to_worker(ask, placed, now - ask.since) end
   if ask.grows then
     local lease = read_lease(ask.grows)
     if lease then resize_lease(lease, placed.cards, lease.bytes + placed.bytes, ask.nonce) end
