@@ -68,6 +68,17 @@ def abandoned(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
     return [one for one, how, there in told if how and _given_up(how) and not there]
 
 
+def unknown(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
+    """Which of these names neither wait nor hold a lease."""
+    names = [check_name("lease_id", one) for one in lease_ids]
+    if not names:
+        return []
+    # The waiter first: one that becomes a lease meanwhile is then seen as that.
+    waits = yield [("EXISTS", keys.waiter(one)) for one in names]
+    holds = yield [("EXISTS", keys.lease(one)) for one in names]
+    return [one for one, waiting, held in zip(names, waits, holds, strict=True) if not waiting and not held]
+
+
 def _given_up(ended: str) -> bool:
     """Of a tombstone: token, how, nonce, and the nonce of a call under the name since then that was refused."""
     _, how, *calls = ended.split(" ")

@@ -41,6 +41,10 @@ class Views(Wire):
         """Which of these names were given up by their holder within the last minute."""
         return self.run(plans.abandoned(self.keys, lease_ids))
 
+    def unknown(self, lease_ids: Sequence[str]) -> list[str]:
+        """Which of these names neither wait nor hold a lease."""
+        return self.run(plans.unknown(self.keys, lease_ids))
+
     def waiters(self) -> list[Waiter]:
         """Every waiter, the next to be served first."""
         return self.run(plans.waiters(self.keys))
@@ -172,6 +176,10 @@ class AsyncViews(AsyncWire):
     async def abandoned(self, lease_ids: Sequence[str]) -> list[str]:
         """As ``Broker.abandoned``."""
         return await self.run(plans.abandoned(self.keys, lease_ids))
+
+    async def unknown(self, lease_ids: Sequence[str]) -> list[str]:
+        """As ``Broker.unknown``."""
+        return await self.run(plans.unknown(self.keys, lease_ids))
 
     async def waiters(self) -> list[Waiter]:
         """As ``Broker.waiters``."""

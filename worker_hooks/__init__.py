@@ -1,6 +1,6 @@
 """A job's hands: what RQ jobs and workers use to borrow GPU memory, and to keep pace with the card.
 
-No key names and no Lua here (``broker``), no hardware (``agent``). Each name is imported when it is first used.
+No key names of the ledger here (``broker``), no hardware (``agent``). Each name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from worker_hooks.decorator import gpu_job
     from worker_hooks.pacing import current_lease, pace, throttle
-    from worker_hooks.worker import GpuWorker
+    from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
-__all__ = ["GpuWorker", "current_lease", "gpu_job", "pace", "throttle"]
+__all__ = ["GpuSimpleWorker", "GpuSpawnWorker", "GpuWorker", "current_lease", "gpu_job", "pace", "throttle"]
 
 _HOMES = {
+    "GpuSimpleWorker": "worker_hooks.worker",
+    "GpuSpawnWorker": "worker_hooks.worker",
     "GpuWorker": "worker_hooks.worker",
     "current_lease": "worker_hooks.pacing",
     "gpu_job": "worker_hooks.decorator",

@@ -1,86 +1,141 @@
-"""One job's way from its request to its lease, in the worker, before the fork."""
+"""What a worker has to do with the ledger between two jobs: look for a job that waited and can start here now, sit idle
+and be handed one, ask for a popped job's memory.
+
+A ledger that cannot be reached is left alone for a while: plain jobs run on, those that borrow are parked.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-import redis
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from broker import answers, calls
 from broker.answers import Waiting
-from broker.errors import BrokerError
+from broker.crew import Handed, Seat
+from broker.errors import BrokerError, LeaseNotFound, PoolUnavailable
 from broker.lease import Lease
+from worker_hooks.request import GpuRequest, lease_name
 
 if TYPE_CHECKING:
+    from rq.job import Job
+
     from broker.client import Broker
 
-_PAUSE_SECONDS = 1.0
+#: Between two looks of a worker that is busy with one job after the other.
+LOOK_SECONDS = 0.02
+#: For so long a ledger that could not be reached is not asked again.
+_AWAY_SECONDS = 5.0
+_QUEUES_MOST = 16
 
-
-class Interrupted(BaseException):
-    """Raised by a signal's handler to end a sleep; no ``except Exception`` on the way may swallow it."""
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class Admission:
-    """Asks, sleeps until pushed, asks again: each asking is the waiter's sign of life, and its claim."""
+    """One worker's dealings with the ledger."""
 
-    def __init__(self, broker: Broker, request: calls.Ask) -> None:
-        """Ask for nothing yet."""
+    def __init__(self, broker: Broker, worker: str, queues: Sequence[str], log: logging.Logger) -> None:
+        """Ask nothing yet. Of more than 16 queues the first are served with what waited."""
         self._broker = broker
-        self._request = request
-        self._ends = time.monotonic() + request.wait_seconds
-        self._asleep = self._interrupted = False
+        self._log = log
+        self.crews = {queue: crew_name(queue) for queue in queues[:_QUEUES_MOST]}
+        self._seat = Seat(broker, crew_name(worker), calls.this_host(), list(self.crews.values()))
+        self._looked = self._away_until = 0.0
 
-    def ask(self) -> Lease | None:
-        """The lease, or ``None`` while the request waits in the queue.
+    @property
+    def sits(self) -> bool:
+        """Whether the ledger may hand this worker a job at any moment."""
+        return self._seat.sits
+
+    @property
+    def door(self) -> tuple[Any, str]:
+        """Where an idle worker waits for a hint: a pool of connections, and the list's key."""
+        return self._broker.redis.connection_pool, self._seat.wake_key
+
+    def look(self) -> str | None:
+        """Between two jobs: a lease that was handed to this worker. Asked for in a tight loop it looks now and then."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return None
+        found = self._speak(self._seat.look)
+        self._looked = time.monotonic()
+        return found
+
+    def sit(self) -> str | None:
+        """Idle: what can start at once; else whatever is handed over later comes by the door."""
+        return self._speak(self._seat.sit)
+
+    def rise(self) -> str | None:
+        """At work: what was handed over just before, if anything."""
+        if not self._seat.sits:
+            return None
+        found = self._speak(self._seat.rise)
+        self._seat.sits = False
+        return found
+
+    def show_life(self) -> None:
+        """In the midst of a long job: this worker's crews live on."""
+        self._speak(self._seat.rise)
+
+    def _speak(self, word: Any) -> str | None:
+        if time.monotonic() < self._away_until:
+            return None
+        try:
+            return word()  # type: ignore[no-any-return]
+        except BrokerError as error:
+            self._seat.sits = False
+            self._away_until = time.monotonic() + _AWAY_SECONDS
+            self._log.warning("The ledger cannot be asked for jobs that wait; it is in %g s: %s", _AWAY_SECONDS, error)
+            return None
+
+    def claim(self, lease_id: str) -> Handed | None:
+        """What was handed to this worker; ``None`` if it moved on since."""
+        try:
+            return self._seat.claim(lease_id)
+        except LeaseNotFound:
+            return None
+        except PoolUnavailable as error:
+            self._log.warning("Lease %s cannot be claimed and moves on: %s", lease_id, error)
+            return None
+
+    def ask(self, job: Job, queue: str, request: GpuRequest, attempt: str) -> Lease | None:
+        """The lease of a popped job, if it can start here and now; ``None``: it waits, or starts elsewhere.
+
+        A lost reply finds the same name; the next attempt is another one, with a lease of its own.
 
         Raises:
-            InsufficientMemory: waited long enough. ImpossibleRequest: could never fit on this host.
-            LeaseLost: the grant ran out unclaimed. PoolUnavailable: ask again later.
+            InsufficientMemory, ImpossibleRequest, InvalidRequest: refused. LeaseLost: granted, and over since.
+            PoolUnavailable: ask again later.
         """
+        name = lease_name(job.id, attempt)
+        asking = request.ask(
+            name, job_id=job.id, function=job.func_name or "", crew=crew_name(queue),
+            seat=self._seat.text if queue in self.crews else "", sits=self._seat.sits,
+        )  # fmt: skip
         asked = time.monotonic()
-        stay = asked < self._ends
-        answer = answers.read_acquire(self._broker.call("acquire", *self._request.asking(stay)), self._request)
-        return None if isinstance(answer, Waiting) else Lease(self._broker, answer, asked)
+        reply = self._broker.call("acquire", *asking.asking(asking.wait_seconds > 0))
+        answer = answers.read_acquire(reply, asking)
+        if isinstance(answer, Waiting):
+            return None
+        self._seat.sits = False
+        return Lease(self._broker, answer, asked)
 
-    def sleep(self) -> None:
-        """Until this waiter is served, a sign of life is due, or somebody interrupts."""
-        seconds = max(0.05, min(self._ends - time.monotonic(), calls.WAITER_BEAT_SECONDS))
+    def withdraw(self, lease_id: str) -> None:
+        """Leave nothing behind of a request: no waiter, no grant, no lease. Without Redis it ends by itself."""
         try:
-            self._rest(lambda: self._broker.redis.blpop([self._broker.keys.wake(self._request.id)], timeout=seconds))
-        except redis.RedisError:
-            self.pause()
-
-    def pause(self) -> None:
-        """A moment, when there is no Redis to push."""
-        self._rest(lambda: time.sleep(_PAUSE_SECONDS))
-
-    def _rest(self, rest: Callable[[], object]) -> None:
-        try:
-            self._asleep = True
-            if not self._interrupted:
-                rest()
-            self._asleep = False
-        except Interrupted:
-            return
-        finally:
-            self._asleep = False
-
-    def interrupt(self) -> None:
-        """End this sleep and all later ones. For a signal's handler: it raises, but only inside a sleep."""
-        self._interrupted = True
-        if self._asleep:
-            self._asleep = False
-            raise Interrupted
-
-    def withdraw(self) -> None:
-        """Leave nothing behind: no waiter, no grant, no lease. Without Redis the ledger drops them by itself."""
-        try:
-            if self._broker.call("cancel", self._request.id, self._request.nonce) == "claimed":
-                held = self._broker.get(self._request.id)
+            if self._broker.call("cancel", lease_id, "") == "claimed":
+                held = self._broker.get(lease_id)
                 if held is not None:
                     self._broker.release(held.id, held.token)
-        except BrokerError:
-            return
+        except BrokerError as error:
+            self._log.warning("Request %s ends by itself: %s", lease_id, error)
+
+
+def crew_name(text: str) -> str:
+    """A queue's or worker's name as the ledger may hold it; RQ lets it hold anything."""
+    name = _NOT_A_NAME.sub("-", text)[:80]
+    if name == text and name[:1].isalnum():
+        return name
+    return f"q{name}.{zlib.crc32(text.encode()):08x}"

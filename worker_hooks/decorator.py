@@ -178,7 +178,7 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
         if job is not None:
             note(job, lease)
             job.save_meta()  # type: ignore[no-untyped-call]
-        with environment.entered(lease), _kept(lease, view):
+        with environment.entered(lease), kept(lease, view):
             holding.hold(view)
             # The start gate (law 9): this process may have been paused since the grant.
             broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
@@ -200,7 +200,7 @@ def note(job: Job, lease: Lease) -> None:
 
 
 @contextmanager
-def _kept(lease: Lease, view: JobLease) -> Iterator[None]:
+def kept(lease: Lease, view: JobLease) -> Iterator[None]:
     """A keeper beside the body, and its signal turned into an exception. Only the main thread can take signals."""
     from broker.settings import Settings
 

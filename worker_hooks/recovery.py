@@ -1,16 +1,18 @@
-"""Jobs whose worker died: found by their lease, long before RQ would look.
+"""Jobs whose worker died, and jobs that wait for nobody: found by their lease, long before RQ would look.
 
 RQ finds a job of a killed worker after 90 s of silence, at its next maintenance (10 minutes). The ledger knows sooner:
-the job's lease was not renewed and its time is over, or its waiter fell silent.
+the job's lease was not renewed and its time is over, or nothing of it is left.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rq.job import Job, JobStatus, parse_job_id
+from rq.defaults import RQ_KEY_PREFIX
+from rq.job import JobStatus, parse_job_id
 from rq.utils import as_text
 
+from worker_hooks.parking import Lot
 from worker_hooks.request import lease_name
 
 if TYPE_CHECKING:
@@ -24,34 +26,50 @@ _LOOK_AT = 100
 _LONG_AGO = 1
 
 
-def recover_abandoned(queue: Queue, broker: Broker) -> int:
-    """Take up the jobs of this queue whose worker died: one that had started is retried or fails, as RQ has it; one
-    that had not goes back to the front of its queue, with its retries untouched.
+def its_turn(queue: Queue, seconds: float) -> bool:
+    """Whether nobody looked after this queue for so long: one worker of many is enough."""
+    key = f"{RQ_KEY_PREFIX}:gpu:{queue.name}:looked"
+    return bool(queue.connection.set(key, 1, nx=True, px=round(seconds * 1000)))
 
-    Safe to call from many workers at once: a job is taken by the first. Returns how many were found.
+
+def recover(queue: Queue, broker: Broker) -> int:
+    """Put right what dead workers left, and jobs parked for nothing. Safe to call from many workers at once.
+
+    A job that had started is retried or fails, as RQ has it; one that had not goes back to the front of its queue, with
+    its retries untouched. Returns how many were found.
     """
-    registry, connection = queue.started_job_registry, queue.connection
-    raw: Any = connection.zrange(registry.key, 0, _LOOK_AT - 1)
+    return recover_abandoned(queue, broker) + recover_parked(queue, broker)
+
+
+def recover_abandoned(queue: Queue, broker: Broker) -> int:
+    """The jobs that dead workers of this queue had in their hands, or at work."""
+    lot, registry, connection = Lot(queue), queue.started_job_registry, queue.connection
+    raw: Any = connection.zrange(registry.key, 0, -1)
     entries = [as_text(entry) for entry in raw]
-    leases = {lease_name(parse_job_id(entry), entry.rpartition(":")[2]): entry for entry in entries}
-    requeued = aged = 0
+    found = lot.put_back_stranded([parse_job_id(entry) for entry in entries])
+    leases = {lease_name(parse_job_id(entry), entry.rpartition(":")[2]): entry for entry in entries[:_LOOK_AT]}
+    aged = 0
     for entry in (leases[name] for name in broker.abandoned(list(leases))):
         job = queue.fetch_job(parse_job_id(entry))
         if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
-            requeued += _put_in_front(queue, job, entry)
+            found += lot.retake(entry, job.id)
         else:
             aged += int(connection.zadd(registry.key, {entry: _LONG_AGO}, xx=True, ch=True) or 0)
     if aged:
         registry.cleanup()
-    return requeued + aged
+    return found + aged
 
 
-def _put_in_front(queue: Queue, job: Job, entry: str) -> int:
-    """One popped job, back to where it was; 0 if somebody else did it first."""
-    if not queue.connection.lrem(queue.intermediate_queue_key, 1, job.id):
-        return 0
-    with queue.connection.pipeline() as pipeline:
-        pipeline.zrem(queue.started_job_registry.key, entry)
-        queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
-        pipeline.execute()
-    return 1
+def recover_parked(queue: Queue, broker: Broker) -> int:
+    """Parked jobs that the ledger does not know any more, and requests of jobs that RQ does not park any more."""
+    lot, found, cursor = Lot(queue), 0, 0
+    while True:
+        cursor, parked = lot.page(cursor)
+        unknown = set(broker.unknown([one.lease_id for one in parked])) if parked else set()
+        for one in reversed([one for one in parked if one.lease_id in unknown]):
+            found += lot.requeue(one.lease_id)
+        for one in lot.taken_away([one for one in parked if one.lease_id not in unknown]):
+            lot.requeue(one.lease_id)  # forgets it
+            broker.call("cancel", one.lease_id, "")
+        if cursor == 0:
+            return found

@@ -99,14 +99,20 @@ class GpuRequest:
         told = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
         return {"memory_bytes": self.memory_bytes, **memory, **told}
 
-    def ask(self, lease_id: str, *, job_id: str = "", pid: int | None = None, function: str = "") -> calls.Ask:
-        """The request on this host's cards, under a name; ``function`` is on whose account, beside the tenant's."""
-        return calls.ask(self.asks, **self.arguments(lease_id, job_id=job_id, pid=pid, function=function))
+    def ask(
+        self, lease_id: str, *, crew: str, job_id: str = "", function: str = "", seat: str = "", sits: bool = False
+    ) -> calls.Ask:
+        """The request under a name, wherever a worker of this crew sits idle; ``seat``: the asking worker's own.
+
+        ``function`` is on whose account, beside the tenant's.
+        """
+        asked = self.arguments(lease_id, job_id=job_id, function=function) | {"host": None}
+        return calls.ask(self.asks, crew=crew, seat=seat, sits=sits, **asked)
 
     def arguments(
         self, lease_id: str, *, job_id: str = "", pid: int | None = None, function: str = ""
     ) -> dict[str, Any]:
-        """What ``Broker.acquire`` takes beside the memory."""
+        """What ``Broker.acquire`` takes beside the memory, on this host's cards."""
         where = {name: getattr(self, name) for name in _SELECTORS if getattr(self, name) is not None}
         return {
             "lease_id": lease_id,

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ class Stage:
 
     def __init__(self, url: str, broker: Broker) -> None:
         self.broker = broker
-        self.redis = Redis.from_url(url)
+        self.redis = Redis.from_url(url, socket_timeout=PATIENCE + 10)
         self.queue = Queue("photos", connection=self.redis)
         self._url = url
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -50,6 +51,18 @@ class Stage:
         """As ``function.delay()``, with retries."""
         meta = {"gpu": GpuRequest.checked("4GiB", ttl=3).as_meta()}
         return self.queue.enqueue(function, meta=meta, retry=Retry(max=retries) if retries else None)
+
+    def parked(self, job: Job) -> None:
+        """Wait until the job is parked."""
+        ends = time.monotonic() + PATIENCE
+        while job.get_status() != "scheduled":
+            assert time.monotonic() < ends, "the job was not parked"
+
+    def sitting(self, count: int = 1) -> None:
+        """Wait until so many workers sit idle."""
+        ends = time.monotonic() + PATIENCE
+        while self.broker.redis.zcard(self.broker.keys.seats("photos")) != count:
+            assert time.monotonic() < ends, "no worker sat down"
 
     def hear(self) -> Any:
         """What a job says next."""

@@ -8,15 +8,27 @@ import signal
 from rq.job import Job
 from rq.queue import Queue
 
-from worker_hooks.worker import GpuWorker
+from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
 
-class SignalledAfterPop(GpuWorker):
+class _SignalledAfterPop:
     """It is asked to stop just when it has popped a job."""
 
     def reorder_queues(self, reference_queue: Queue) -> None:
-        super().reorder_queues(reference_queue)
+        super().reorder_queues(reference_queue)  # type: ignore[misc]
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class GpuWorkerSignalledAfterPop(_SignalledAfterPop, GpuWorker):
+    pass
+
+
+class GpuSpawnWorkerSignalledAfterPop(_SignalledAfterPop, GpuSpawnWorker):
+    pass
+
+
+class GpuSimpleWorkerSignalledAfterPop(_SignalledAfterPop, GpuSimpleWorker):
+    pass
 
 
 class Robbed(GpuWorker):
@@ -34,3 +46,11 @@ class KilledBeforeStart(GpuWorker):
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StoppedAfterPop(GpuWorker):
+    """It is frozen just when it has popped a job."""
+
+    def reorder_queues(self, reference_queue: Queue) -> None:
+        super().reorder_queues(reference_queue)
+        os.kill(os.getpid(), signal.SIGSTOP)
