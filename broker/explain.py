@@ -103,14 +103,19 @@ class Explanation:
 
 
 def explain(broker: Broker, what: calls.Memory, **request: Any) -> Explanation:
-    """Why the waiter or lease of that name waits, or what a request for so much memory would meet now.
+    """Why the waiter or lease of that name, or RQ's job of that id, waits; or what so large a request would meet now.
 
     ``what`` is a size, as ``acquire`` takes it, or else a name; ``request`` is what ``acquire`` takes.
 
     Raises:
         InvalidRequest: neither a size nor a name, or an option that acquire does not take. PoolUnavailable.
     """
-    inquiry = Inquiry(what, request)
+    told = _explained(broker, Inquiry(what, request))
+    name = broker.run(plans.of_job(broker.keys, told.what)) if told.kind == "unknown" else None
+    return told if name is None else _explained(broker, Inquiry(name, {}, named=True))
+
+
+def _explained(broker: Broker, inquiry: Inquiry) -> Explanation:
     while (argv := inquiry.next_argv()) is not None:
         inquiry.take(broker.call("explain", *argv))
     return broker.run(inquiry.conclude(broker.keys))
@@ -122,15 +127,17 @@ def explain_named(broker: Broker, name: str) -> Explanation:
     Raises:
         InvalidRequest: not a name. PoolUnavailable.
     """
-    inquiry = Inquiry(name, {}, named=True)
-    while (argv := inquiry.next_argv()) is not None:
-        inquiry.take(broker.call("explain", *argv))
-    return broker.run(inquiry.conclude(broker.keys))
+    return _explained(broker, Inquiry(name, {}, named=True))
 
 
 async def explain_async(broker: AsyncBroker, what: calls.Memory, **request: Any) -> Explanation:
     """As ``explain``."""
-    inquiry = Inquiry(what, request)
+    told = await _explained_async(broker, Inquiry(what, request))
+    name = await broker.run(plans.of_job(broker.keys, told.what)) if told.kind == "unknown" else None
+    return told if name is None else await _explained_async(broker, Inquiry(name, {}, named=True))
+
+
+async def _explained_async(broker: AsyncBroker, inquiry: Inquiry) -> Explanation:
     while (argv := inquiry.next_argv()) is not None:
         inquiry.take(await broker.call("explain", *argv))
     return await broker.run(inquiry.conclude(broker.keys))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.calls import check_name, check_whole
@@ -77,6 +77,25 @@ def unknown(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
     waits = yield [("EXISTS", keys.waiter(one)) for one in names]
     holds = yield [("EXISTS", keys.lease(one)) for one in names]
     return [one for one, waiting, held in zip(names, waits, holds, strict=True) if not waiting and not held]
+
+
+def of_job(keys: Keys, job_id: str) -> Plan[str | None]:
+    """The request that waits for a job of RQ's, else the lease that it holds: the newest of its attempts."""
+    for index in (keys.waiters, keys.leases):
+        cursor, found = "0", list[tuple[float, str]]()
+        while True:
+            ((cursor, flat),) = yield [("ZSCAN", index, cursor, "MATCH", f"{job_id}.*", "COUNT", 1000)]
+            found += [(float(score), name) for name, score in _pairs(flat)]
+            if str(cursor) == "0":
+                break
+        if found:
+            return max(found)[1]
+    return None
+
+
+def _pairs(flat: Sequence[Any]) -> Iterable[tuple[str, Any]]:
+    """Members and scores, however the client's protocol nests them."""
+    return flat if flat and not isinstance(flat[0], str) else zip(flat[::2], flat[1::2], strict=True)
 
 
 def _given_up(ended: str) -> bool:

@@ -51,6 +51,7 @@ class Borrowing(Dequeuing):
         ledger's too, it is RQ's connection, which the horse makes in any case: a second one costs it milliseconds.
         """
         ledger = self._ledger
+        ledger.prepare("start")
         rqs, own = self.connection.connection_pool, ledger.redis.connection_pool
         own.connection_kwargs.setdefault("driver_info", DriverInfo())
         same_server = rqs.connection_class is own.connection_class and all(
@@ -85,6 +86,7 @@ class Borrowing(Dequeuing):
             if self._stop_requested:
                 Lot(queue).give_back(job.id)
                 return
+            _ = self._gate  # made here, once, and not in every horse
             job.started_at = None  # RQ reads it as this attempt's start; a retried job still carries the last one's
             note(job, lease)
             execution = parking.take_up(self, job, queue, found.attempt)

@@ -234,3 +234,13 @@ def test_parked_jobs_are_rq_schedulers_if_nobody_of_ours_is_left(stage: Stage) -
     os.kill(worker.pid, signal.SIGKILL)
     due = ScheduledJobRegistry(queue=stage.queue).get_scheduled_time(job).timestamp()
     assert 0 < due - time.time() <= 600 + 60
+
+
+def test_people_are_told_why_a_job_waits(stage: Stage) -> None:
+    job, _ = waiting_job(stage)
+    stage.sitting()
+    told = stage.broker.explain(job.id)
+    assert (told.kind, told.place) == ("waiting", 1)
+    assert "too little free" in str(told)
+    free_the_card(stage)
+    stage.outcome(job)
