@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def explain(
     what: str, cards: bool, named: bool, request: dict[str, Any], redis_url: str, pool: str, as_json: bool
 ) -> None:
-    """Say why WHAT waits: a job of RQ, a request or lease by name, or a size that you may ask for (20GiB, 16GiB,2x8GiB).
+    """Say why WHAT waits: a job of RQ, a request or lease by name, or a size to ask for, 20GiB or 16GiB,2x8GiB.
 
     The options say more about a size; a request that waits has said all that already.
     """

@@ -78,7 +78,7 @@ end
 function sit(seat, until_ms)
   for queue in queues_in(seat) do
     call('ZADD', CREW_OF .. '#' .. queue, int(until_ms), seat)
-    call('PEXPIREAT', CREW_OF .. '#' .. queue, int(until_ms + 60000))
+    call('PEXPIRE', CREW_OF .. '#' .. queue, int(until_ms - now + 60000))
   end
 end
 
