@@ -1,7 +1,7 @@
 """For a plain ``rq worker``: a job that finds no room gives its worker back and comes again later.
 
-Where a ``GpuWorker`` parks a job before it occupies the worker, here the job's own process finds out. It goes among RQ's
-scheduled jobs, with its retries untouched and no failure counted; a worker with ``--with-scheduler`` brings it back.
+Where a ``GpuWorker`` parks a job before it occupies the worker, here the job's own process finds out. It goes among
+RQ's scheduled jobs, with its retries untouched and no failure counted; a worker with ``--with-scheduler`` brings it back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from rq.defaults import RQ_KEY_PREFIX
@@ -28,7 +28,7 @@ def in_a_horse(job: Job) -> bool:
 def come_again(job: Job, seconds: float) -> NoReturn:
     """Put the job off, and end this process: RQ takes that for a job that has settled its own affairs."""
     queue = Queue(job.origin, connection=job.connection, serializer=job.serializer)
-    due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    due = datetime.now(UTC) + timedelta(seconds=seconds)
     with job.connection.pipeline() as pipeline:
         for execution in job.get_executions():
             execution.delete(job=job, pipeline=pipeline)

@@ -16,7 +16,7 @@ from tests.deploy.servers import HOST, Server, TlsFront, free_port, until
 #: All that the broker's user needs, as docs/deployments.md has it.
 NEEDED = (
     "~gpubroker:* resetchannels -@all"
-    " +evalsha +eval +info +ping +hello +client|setinfo +cluster|slots +asking +time +scan"
+    " +evalsha +eval +info +ping +hello +client|setinfo +client|id +client|unblock +cluster|slots +asking +time +scan"
     " +@hash +@set +@sortedset +@list +@stream +get +set +del +exists +persist +pexpire"
 )
 

@@ -31,14 +31,14 @@ class Stage:
         self.broker = broker
         self.redis = Redis.from_url(url, socket_timeout=PATIENCE + 10)
         self.queue = Queue("photos", connection=self.redis)
-        self._url = url
+        self.url = url
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def worker(
         self, kind: str = "worker_hooks.GpuWorker", *options: str, queues: tuple[str, ...] = ("photos",), **env: str
     ) -> subprocess.Popen[bytes]:
         """Start ``rq worker`` of that class."""
-        command = [sys.executable, "-m", "rq.cli", "worker", "-u", self._url, "-w", kind, *options, *queues]
+        command = [sys.executable, "-m", "rq.cli", "worker", "-u", self.url, "-w", kind, *options, *queues]
         process = subprocess.Popen(command, env={**os.environ, **env}, start_new_session=True)
         self._workers.append(process)
         return process

@@ -104,3 +104,34 @@ async def coroutine() -> object:
 @gpu_job("photos", memory=["20GiB", "2x2GiB"], cpus=0.5, labels={"rack": "a"})
 def wide() -> dict[str, object]:
     return _facts()
+
+
+def tell(job: object, connection: object, *result: object) -> None:
+    """A callback."""
+    say(called="back")
+
+
+@gpu_job("photos", memory="1GiB")
+def succeed(value: object = "done") -> object:
+    return value
+
+
+@gpu_job("photos", memory="1GiB")
+def fail_once(path: str) -> str:
+    try:
+        with open(path, "x"):
+            pass
+    except FileExistsError:
+        return "done"
+    raise ValueError("the first time")
+
+
+@gpu_job("photos", memory="1GiB")
+def return_retry(path: str) -> object:
+    from rq import Retry
+
+    try:
+        with open(path, "x"):
+            return Retry(max=3)
+    except FileExistsError:
+        return "done"
