@@ -1,7 +1,8 @@
 """For a plain ``rq worker``: a job that finds no room gives its worker back and comes again later.
 
 Where a ``GpuWorker`` parks a job before it occupies the worker, here the job's own process finds out. It goes among
-RQ's scheduled jobs, with its retries untouched and no failure counted; a worker with ``--with-scheduler`` brings it back.
+RQ's scheduled jobs, with its retries untouched and no failure counted; a worker with ``--with-scheduler`` brings it
+back.
 """
 
 from __future__ import annotations

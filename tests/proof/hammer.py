@@ -333,7 +333,7 @@ class Agents(Worker):
 
 ROLES: dict[str, Callable[[Orders], Worker]] = {"holder": Holder, "operator": Operator, "agents": Agents}
 #: Holders sleep while they wait: several to a process, each with connections of its own.
-_THREADS = {"holder": 6, "operator": 1, "agents": 1}
+_THREADS = {"holder": 6, "operator": 1, "agents": 1, "starter": 3}
 
 
 def work(orders: Orders) -> None:
@@ -342,8 +342,12 @@ def work(orders: Orders) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    from tests.proof.starters import Starter
+
+    roles = ROLES | {"starter": Starter}
+
     def keep_on(number: int) -> None:
-        worker = ROLES[orders.role](replace(orders, name=f"{orders.name}.{number}", seed=orders.seed + number))
+        worker = roles[orders.role](replace(orders, name=f"{orders.name}.{number}", seed=orders.seed + number))
         while not stop.is_set() and os.getppid() == orders.parent:
             worker.step()
 

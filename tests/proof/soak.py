@@ -131,6 +131,8 @@ class Soak:
         self.crew.hire("operator", "operator", harmed)
         for i in range(self._holders):
             self.crew.hire(f"holder{i}", "holder", harmed if i % 2 else direct)
+        for i in range(2):
+            self.crew.hire(f"starter{i}", "starter", harmed if i % 2 else direct)
 
     def _hammer(self, seconds: float, show: Show, restart_every: float) -> None:
         begun = restarted = time.monotonic()
