@@ -1,4 +1,4 @@
-"""Workers of queues that hammer a pool: they sit, are handed jobs, ask for popped ones, claim, die with what they had."""
+"""Workers of queues that hammer a pool: they sit, are handed jobs, ask for popped ones, die with what they had."""
 
 from __future__ import annotations
 
