@@ -57,6 +57,11 @@ class LeaseFacts:
         return len(self.gpu_uuids)
 
     @property
+    def confirmed_at(self) -> float:
+        """The monotonic clock at the last asking after which the ledger said that the lease is ours."""
+        return self._confirmed
+
+    @property
     def lost(self) -> bool:
         """Whether the holder must stop: the ledger said so, or no renewal came through for a whole TTL.
 

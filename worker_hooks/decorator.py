@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import signal
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from redis import Redis
@@ -20,11 +17,11 @@ from rq.queue import Queue
 
 from broker.calls import Memory
 from broker.client import get_broker
-from broker.errors import BrokerError, InvalidRequest, LeaseLost
+from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
 from broker.process import began
-from worker_hooks import environment, holding
+from worker_hooks import environment, holding, losing
 from worker_hooks.holding import JobLease, granted_of
-from worker_hooks.keeper import LOST_SIGNAL, Errand, Keeper
+from worker_hooks.keeper import Keeper
 from worker_hooks.request import GpuRequest, lease_name
 
 if TYPE_CHECKING:
@@ -70,6 +67,9 @@ class gpu_job(rq_job):
         labels, capability, mig: only cards of such labels, at least that compute capability, such MIG instances.
         host_memory, cpus: of the host's own memory (bytes or ``"16GiB"``) and processors, beside the card.
         placement: ``balanced``, ``pack``, ``spread`` or ``cool``; the pool's way without it.
+        on_lease_lost: what the job does when its lease is over or is asked for back: ``raise`` (``LeaseLost``, in its
+            main thread), ``kill`` (SIGKILL), or a function of a module, or its dotted name, that is called with the
+            lease in the midst of the job and leaves it a little time to end.
 
     Raises:
         InvalidRequest: at once, where the function is defined.
@@ -93,12 +93,14 @@ class gpu_job(rq_job):
         host_memory: int | str | None = None,
         cpus: float | None = None,
         placement: str | None = None,
+        on_lease_lost: str | losing.Callback = losing.RAISE,
         **options: Any,
     ) -> None:
         """Check the request; connect later."""
         self._request = GpuRequest.checked(
             memory, gpus=gpus, wait=wait, ttl=lease_ttl, priority=priority, tenant=tenant, gpu=gpu, labels=labels,
             capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, placement=placement,
+            on_lease_lost=on_lease_lost,
         )  # fmt: skip
         self._given = connection
         if not isinstance(options.get("meta") or {}, dict):
@@ -173,19 +175,18 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
     name = lease_name(job.id if job else "call", uuid.uuid4().hex)
     asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
     lease = broker.acquire(request.asks, **asked)
-    try:
+    with _returned(lease) as keeper:
         view = JobLease(granted_of(lease))
         if job is not None:
             note(job, lease)
             job.save_meta()  # type: ignore[no-untyped-call]
-        with environment.entered(lease), kept(lease, view):
+        choice = request.on_lease_lost
+        with environment.entered(lease), losing.listening(view, choice):
+            keeper.hold(lease, os.getpid(), losing.told_by(choice))
             holding.hold(view)
             # The start gate (law 9): this process may have been paused since the grant.
             broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
             yield
-    finally:
-        with suppress(BrokerError):  # it was lost, or ends by its TTL; the keeper tries once more
-            lease.release()
 
 
 def note(job: Job, lease: Lease) -> None:
@@ -200,25 +201,21 @@ def note(job: Job, lease: Lease) -> None:
 
 
 @contextmanager
-def kept(lease: Lease, view: JobLease) -> Iterator[None]:
-    """A keeper beside the body, and its signal turned into an exception. Only the main thread can take signals."""
+def _returned(lease: Lease) -> Iterator[Keeper]:
+    """A keeper beside the body. Afterwards the lease is returned here, or, while Redis is away, by the keeper."""
     from broker.settings import Settings
 
-    def lost(number: int, frame: FrameType | None) -> None:
-        view.mark_lost()
-        raise LeaseLost(f"lease {lease.id} is over; its memory is not this job's any more")
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(LOST_SIGNAL, lost) if in_main_thread else None
+    keeper = None
     try:
         settings = Settings()
-        url, ttl = settings.redis_url.get_secret_value(), lease.ttl_ms / 1000
-        claim = lease.claim.argv if lease.claim is not None else ()
-        keeper = Keeper(Errand(url, settings.pool, lease.id, lease.token, ttl, os.getpid(), in_main_thread, claim))
-        try:
-            yield
-        finally:
-            keeper.end()
+        keeper = Keeper(settings.redis_url.get_secret_value(), settings.pool)
+        yield keeper
     finally:
-        if in_main_thread:
-            signal.signal(LOST_SIGNAL, before or signal.SIG_DFL)
+        returned = True
+        try:
+            lease.release()
+        except BrokerError as error:
+            returned = not isinstance(error, PoolUnavailable)  # else it was over before
+        if keeper is not None:
+            keeper.drop(lease, release=not returned)
+            keeper.end()

@@ -1,8 +1,7 @@
-"""A helper process that renews one lease from outside the job's process, and returns it when that process is gone.
+"""A helper process that keeps leases alive beside the jobs under them, as the worker that starts it sees it.
 
-Job code that holds the GIL, or a stopped job, cannot starve it. It is bound to the job by a pipe and, on Linux, by a
-pidfd: when the job's process ends, however it ends, the lease is returned at once. Run as ``python -m
-worker_hooks.keeper``, with one line of JSON on its standard input: see ``Keeper``.
+Job code that holds the GIL, or a stopped job, cannot starve it; and it is still there to return the leases of a worker
+that was killed. What it does is told in ``worker_hooks.keeping``; which end leads to what, in ``docs/fate.md``.
 """
 
 from __future__ import annotations
@@ -10,121 +9,199 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
-import signal
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from broker.answers import Claim
-from broker.client import Broker
-from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
-from broker.lease import RENEWAL_MOST_SECONDS
+import broker
+from broker.process import began
 
-#: How the job hears that its lease is over. Ignored by a process that expects nothing, so it can harm nobody.
-LOST_SIGNAL = signal.SIGURG
+if TYPE_CHECKING:
+    from broker.lease import LeaseFacts
 
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """What a keeper is told: on standard input, since the URL may carry a password."""
-
-    url: str
-    pool: str
-    lease_id: str
-    token: int
-    ttl: float
-    pid: int
-    signal_pid: bool
-    #: What a ledger that lost the lease is told: see ``broker.answers.Claim``.
-    claim: tuple[str | int, ...] = ()
+#: The most that is read at once of what it has to say: more than a pipe holds.
+_PIPE_BYTES = 1 << 20
 
 
 class Keeper:
-    """The keeper as its job sees it: started with the lease, ended with it."""
+    """One helper for one process, for as many leases as it likes, one after the other or at once.
 
-    _ended: list[subprocess.Popen[bytes]] = []  # noqa: RUF012 - of all keepers: processes still to be waited for
+    No thread, no waiting: a lease costs one write to a pipe at its start and one at its end. A helper that died is
+    replaced by the next ``hold`` or ``tend``, and the new one is told of all that is held.
+    """
 
-    def __init__(self, errand: Errand) -> None:
-        """Start it, by spawn and in a session of its own: what kills the job's process group does not reach it."""
-        Keeper._ended = [process for process in Keeper._ended if process.poll() is None]
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker_hooks.keeper"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        self._lifeline = self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it died at once; the lease then ends by its TTL
-            self._lifeline.write(json.dumps(asdict(errand)).encode() + b"\n")
-            self._lifeline.flush()
+    def __init__(self, url: str, pool: str) -> None:
+        """Start the helper, by spawn: from a process that will fork, before it forks anything."""
+        self._url, self._pool = url, pool
+        self._me = [os.getpid(), began(os.getpid()) or ""]
+        self._lines: dict[str, bytes] = {}
+        self._losses: dict[str, str] = {}
+        self._heard = b""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ending: list[subprocess.Popen[bytes]] = []  # still to be waited for
+        _keepers.add(self)
+        self._start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the helper runs. Looks; waits for nothing."""
+        self._ending = [process for process in self._ending if process.poll() is None]
+        if self._process is not None and self._process.poll() is not None:
+            self._abandon()
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The helper's process; ``None`` without one."""
+        return self._process.pid if self._process is not None else None
+
+    def hold(self, lease: LeaseFacts, pid: int, on_lost: str = "signal") -> None:
+        """Renew ``lease`` from now on until the process ``pid`` is gone or the lease is dropped, then release it.
+
+        ``pid`` is this process or a child of it that was not waited for yet. When the lease is over, ``signal`` sends
+        it ``LOST_SIGNAL``, and SIGKILL after a grace; ``kill`` SIGKILL at once; ``nothing`` leaves it alone.
+        """
+        own = pid == self._me[0]
+        self._lines[lease.id] = _line({"hold": {
+            "url": self._url, "pool": self._pool, "lease_id": lease.id, "token": lease.token,
+            "ttl": lease.ttl_ms / 1000, "confirmed": lease.confirmed_at,
+            "claim": lease.claim.argv if lease.claim is not None else (), "on_lost": on_lost,
+            "pid": self._me if own else [pid, began(pid) or ""], "watch": [] if own else [self._me],
+        }})  # fmt: skip
+        self._losses.pop(lease.id, None)
+        if self._process is None or not self._send(self._lines[lease.id]):
+            self.tend()
+
+    def drop(self, lease: LeaseFacts, release: bool = True) -> bool:
+        """The job ended: have its lease released, or only stop renewing it. False if no helper heard it: then release
+        it yourself.
+        """
+        if self._lines.pop(lease.id, None) is None or self._process is None:
+            return False
+        return self._send(_line({"drop": lease.id, "release": release}))
+
+    def tend(self) -> bool:
+        """Replace a helper that died. Now and then, while something is held; it costs next to nothing. Whether it had.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        if self.alive:
+            return False
+        self._start()
+        for line in self._lines.values():
+            self._send(line)
+        return True
+
+    def loss(self, lease: LeaseFacts) -> str:
+        """Why the job had to end: its lease was revoked, is over, or could not be renewed; empty if nothing is wrong.
+
+        The helper says so just before it tells the job.
+        """
+        self._listen()
+        return self._losses.get(lease.id, "")
 
     def end(self) -> None:
-        """Let it go. It returns the lease once more, in case the job could not, and exits by itself."""
-        with contextlib.suppress(BrokenPipeError):
-            self._lifeline.close()
-        Keeper._ended.append(self._process)
+        """No more leases. The helper ends by itself once none is held."""
+        if self._process is not None:
+            self._close()
+            self._ending.append(self._process)
+            self._process = None
+        self._lines.clear()
+        _ending.extend(self._ending)
+        _ending[:] = [process for process in _ending if process.poll() is None]
 
+    # -- the process and its two pipes ---------------------------------------------------------------------------------
 
-def keep(errand: Errand, lifeline: int) -> None:
-    """Renew until the job's process is gone or the lease is over."""
-    job = _pidfd(errand.pid)
-    broker = Broker.from_url(errand.url, pool=errand.pool)
-    watched = [lifeline] if job is None else [lifeline, job]
-    # Closer than three times a TTL, since the start took a part of the first one; and a revocation is to be heard soon.
-    every = min(errand.ttl / 5, RENEWAL_MOST_SECONDS)
-    claim = Claim(tuple(errand.claim)) if errand.claim else None
-    due = confirmed = time.monotonic()
-    while not select.select(watched, [], [], max(0.0, due - time.monotonic()))[0]:
-        asked = time.monotonic()
-        due, lost = asked + every, False
+    def _start(self) -> None:
+        """In a session of its own: what kills the job's process group does not reach it."""
+        theirs, self._to = os.pipe()
+        self._from, answers = os.pipe()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
         try:
-            broker.prolong(errand.lease_id, errand.token, claim=claim)
-            confirmed = asked
-        except PoolUnavailable:
-            lost = time.monotonic() - confirmed > errand.ttl  # until then the lease lives on
-        except (LeaseLost, StaleToken, LeaseNotFound):
-            lost = True
-        if lost:
-            if job is not None and errand.signal_pid:
-                _tell(job)
+            self._process = subprocess.Popen(
+                # Without `site`: all of its path is told, and it starts in half the time.
+                [sys.executable, "-P", "-S", "-m", "worker_hooks.keeping", str(self._me[0])],
+                stdin=theirs, stdout=answers, cwd="/", env={**os.environ, "PYTHONPATH": _path()},
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError:
+            self._close()
+            raise
+        finally:
+            os.close(theirs)
+            os.close(answers)
+
+    def _send(self, line: bytes) -> bool:
+        """Whether it went into the pipe. A helper that left the pipe full for so long is of no use: another is."""
+        try:
+            if os.write(self._to, line) == len(line):
+                return True
+        except (BrokenPipeError, BlockingIOError):
+            pass
+        self._abandon()
+        return False
+
+    def _listen(self) -> None:
+        if self._process is None:
             return
-    with contextlib.suppress(BrokerError):  # over already, or nobody to say it to: it ends by its TTL
-        broker.release(errand.lease_id, errand.token)
+        with contextlib.suppress(BlockingIOError):
+            self._heard += os.read(self._from, _PIPE_BYTES)
+        *lines, self._heard = self._heard.split(b"\n")
+        for line in lines:
+            told = json.loads(line)
+            if told["lost"] in self._lines:
+                self._losses[told["lost"]] = told["why"]
 
-
-def _pidfd(pid: int) -> int | None:
-    """A handle on the job's process; ``None`` where there are none. Never on a stranger who got its pid."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        handle = os.pidfd_open(pid)
-    except OSError:
-        return None  # gone already: the lifeline says so too
-    return handle if os.getppid() == pid else None
-
-
-def _tell(job: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(job, LOST_SIGNAL)
-
-
-def main() -> None:
-    """Read the errand, then keep."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the job's to answer
-    # Unbuffered: the lifeline's end must be seen by select, not swallowed into a buffer.
-    line = b""
-    while not line.endswith(b"\n"):
-        more = os.read(0, 1 if line else 4096)
-        if not more:
+    def _abandon(self) -> None:
+        """It is dead, or as good as: what it said last is heard, and it will not act beside the next one."""
+        if self._process is None:
             return
-        line += more
-    keep(Errand(**json.loads(line)), 0)
+        self._listen()
+        self._heard = b""
+        self._close()
+        self._process.kill()
+        self._ending.append(self._process)
+        self._process = None
+
+    def _close(self) -> None:
+        os.close(self._to)
+        os.close(self._from)
+
+    def _forked(self) -> None:
+        """In a forked child: the parent's helper must see the pipe's end when the parent is gone."""
+        if self._process is not None:
+            self._close()
+            self._process.returncode = 0  # not our child: nobody here waits for it
+            self._process = None
+        for process in self._ending:
+            process.returncode = 0
+        self._ending, self._lines = [], {}
+        self._me = [os.getpid(), began(os.getpid()) or ""]
 
 
-if __name__ == "__main__":
-    main()
+def _line(told: object) -> bytes:
+    return json.dumps(told).encode() + b"\n"
+
+
+def _path() -> str:
+    """Where this process finds modules, and the packages that are found in another way."""
+    roots = [str(Path(one.__path__[0]).parent) for one in (broker, sys.modules["worker_hooks"])]
+    return os.pathsep.join(os.path.abspath(entry) for entry in [*roots, *(entry for entry in sys.path if entry)])
+
+
+def _after_fork() -> None:
+    for process in _ending:
+        process.returncode = 0
+    _ending.clear()
+    for keeper in _keepers:
+        keeper._forked()
+
+
+_keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+#: Helpers of keepers that were ended, still to be waited for.
+_ending: list[subprocess.Popen[bytes]] = []
+os.register_at_fork(after_in_child=_after_fork)

@@ -11,6 +11,7 @@ from typing import Any
 from broker import calls
 from broker.errors import InvalidRequest
 from broker.units import TIB, parse_seconds, parse_size
+from worker_hooks import losing
 
 #: A lease's life without renewal, in seconds, where neither decorator nor ``GPUBROKER_LEASE_TTL`` says otherwise.
 DEFAULT_TTL = 30.0
@@ -27,7 +28,8 @@ class GpuRequest:
     """A checked request. ``asks`` are its alternatives in the ledger's words, ``"2x8589934592"``, best first.
 
     ``wait`` and ``ttl`` in seconds; ``None`` waits for room as long as it takes, or takes ``GPUBROKER_LEASE_TTL`` of
-    the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. What is ``None`` does not matter.
+    the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. ``on_lease_lost`` is ``raise``, ``kill`` or a
+    function's dotted name. What is ``None`` does not matter.
     """
 
     asks: tuple[str, ...]
@@ -42,6 +44,7 @@ class GpuRequest:
     host_memory: int | None = None
     cpus: float | None = None
     placement: str | None = None
+    on_lease_lost: str = losing.RAISE
 
     @classmethod
     def checked(
@@ -52,6 +55,7 @@ class GpuRequest:
         wait: float | None = None,
         ttl: float | None = None,
         host_memory: int | str | None = None,
+        on_lease_lost: str | losing.Callback = losing.RAISE,
         **options: Any,
     ) -> GpuRequest:
         """The request, if every value is allowed. ``options`` are further fields of it.
@@ -70,6 +74,7 @@ class GpuRequest:
             None if wait is None else parse_seconds(wait, "wait", least=0, most=WAIT_MOST) / 1000,
             None if ttl is None else check_ttl(ttl, "lease_ttl"),
             host_memory=own,
+            on_lease_lost=losing.check(on_lease_lost),
             **{name: value for name, value in options.items() if value is not None},
         )
 
@@ -130,7 +135,7 @@ class GpuRequest:
 
 
 _SELECTORS = ("labels", "capability", "mig", "host_memory", "cpus", "placement")
-_OPTIONS = ("wait", "ttl", "priority", "tenant", "gpu", *_SELECTORS)
+_OPTIONS = ("wait", "ttl", "priority", "tenant", "gpu", "on_lease_lost", *_SELECTORS)
 
 
 def check_ttl(value: float, field: str) -> float:
