@@ -10,6 +10,7 @@ import time
 
 from redis import Redis
 
+from broker import Lease
 from worker_hooks import current_lease, gpu_job
 
 # Whether the lease's environment stood when RQ imported this module.
@@ -38,6 +39,10 @@ def _facts() -> dict[str, object]:
     }
 
 
+def noted(lease: Lease) -> None:
+    say(noted=lease.id, lost=lease.lost)
+
+
 def plain() -> dict[str, object]:
     return _facts()
 
@@ -59,6 +64,24 @@ def sleep_long() -> str:
     say(**_facts())
     time.sleep(60)
     return "done"
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3, on_lease_lost="kill")
+def rather_die() -> None:
+    say(**_facts())
+    wait_for_go()
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3, on_lease_lost=noted)
+def take_note() -> str:
+    say(**_facts())
+    wait_for_go()
+    return "saved what there was"
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3, on_lease_lost="tests.rq.jobs.nowhere")
+def nobody_to_tell() -> None:
+    say(ran=True)
 
 
 @gpu_job("photos", memory="4GiB")

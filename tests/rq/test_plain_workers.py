@@ -66,6 +66,41 @@ def test_a_lost_lease_is_an_exception_in_the_job(stage: Stage) -> None:
     assert "LeaseLost" in stage.outcome(job)
 
 
+def test_a_job_that_chose_so_is_killed_when_its_lease_is_lost(stage: Stage) -> None:
+    job = jobs.rather_die.delay()
+    stage.worker("rq.worker.Worker")
+    seen = stage.hear()
+    stage.broker.release(seen["lease"], seen["token"])
+    assert "terminated unexpectedly" in stage.outcome(job)
+
+
+def test_a_job_that_chose_a_callback_goes_on_to_its_own_end(stage: Stage) -> None:
+    job = jobs.take_note.delay()
+    stage.worker("rq.worker.Worker")
+    seen = stage.hear()
+    stage.broker.revoke(seen["lease"], grace=60)
+    assert stage.hear() == {"noted": seen["lease"], "lost": True}
+    stage.go()
+    assert stage.outcome(job) == "saved what there was"
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_a_revoked_lease_is_an_exception_in_the_job_in_time(stage: Stage) -> None:
+    job = jobs.sleep_long.delay()
+    stage.worker("rq.worker.Worker")
+    stage.broker.revoke(stage.hear()["lease"], grace=60)
+    assert "LeaseLost" in stage.outcome(job)
+    assert kinds(stage) == ["granted", "released"]
+
+
+def test_a_callback_that_is_nowhere_fails_the_job_before_it_runs(stage: Stage) -> None:
+    job = jobs.nobody_to_tell.delay()
+    stage.burst("rq.worker.Worker")
+    assert "on_lease_lost='tests.rq.jobs.nowhere' is not allowed" in stage.outcome(job)
+    assert stage.heard() == 0
+    assert kinds(stage) == ["granted", "released"]
+
+
 def test_a_job_waits_for_room_under_rqs_own_worker(stage: Stage) -> None:
     held = stage.broker.acquire("4GiB", ttl=600)
     job = jobs.look.delay()

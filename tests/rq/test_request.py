@@ -10,6 +10,7 @@ import pytest
 
 from broker import InvalidRequest
 from broker.calls import check_name
+from tests.rq.jobs import noted
 from worker_hooks import gpu_job
 from worker_hooks.request import GpuRequest, default_ttl, lease_name
 
@@ -35,6 +36,10 @@ from worker_hooks.request import GpuRequest, default_ttl, lease_name
         ("host_memory", {"host_memory": "much"}),
         ("cpus", {"cpus": -1}),
         ("placement", {"placement": "anywhere"}),
+        ("on_lease_lost", {"on_lease_lost": "shout"}),
+        ("on_lease_lost", {"on_lease_lost": "a module.name"}),
+        ("on_lease_lost", {"on_lease_lost": lambda lease: None}),
+        ("on_lease_lost", {"on_lease_lost": 7}),
         ("meta", {"meta": ["not", "a", "dict"]}),
     ],
     ids=lambda value: str(value),
@@ -49,8 +54,9 @@ def test_a_request_survives_its_way_through_meta() -> None:
     assert GpuRequest.of_meta({"gpu": request.as_meta()}) == request
     large = GpuRequest.checked(
         ["16GiB", "2x8GiB"], labels={"rack": "a"}, capability="8.6", mig="none", host_memory="4GiB", cpus=0.5,
-        placement="spread",
+        placement="spread", on_lease_lost=noted,
     )  # fmt: skip
+    assert large.on_lease_lost == "tests.rq.jobs.noted"
     assert large.asks == (str(16 << 30), f"2x{8 << 30}")
     assert GpuRequest.of_meta(json.loads(json.dumps({"gpu": large.as_meta()}))) == large
 
