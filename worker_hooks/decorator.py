@@ -181,7 +181,8 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
             note(job, lease)
             job.save_meta()  # type: ignore[no-untyped-call]
         choice = request.on_lease_lost
-        with environment.entered(lease), losing.listening(view, choice):
+        with environment.entered(lease), losing.listening(view, choice, lambda: keeper.well(lease)):
+            keeper.call_me()
             keeper.hold(lease, os.getpid(), losing.told_by(choice))
             holding.hold(view)
             # The start gate (law 9): this process may have been paused since the grant.

@@ -7,6 +7,7 @@ that was killed. What it does is told in ``worker_hooks.keeping``; which end lea
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -17,12 +18,10 @@ from typing import TYPE_CHECKING
 
 import broker
 from broker.process import began
+from worker_hooks.held import LOST_SIGNAL
 
 if TYPE_CHECKING:
     from broker.lease import LeaseFacts
-
-#: The most that is read at once of what it has to say: more than a pipe holds.
-_PIPE_BYTES = 1 << 20
 
 
 class Keeper:
@@ -35,12 +34,13 @@ class Keeper:
     def __init__(self, url: str, pool: str) -> None:
         """Start the helper, by spawn: from a process that will fork, before it forks anything."""
         self._url, self._pool = url, pool
-        self._me = [os.getpid(), began(os.getpid()) or ""]
+        self._me = _myself()
         self._lines: dict[str, bytes] = {}
         self._losses: dict[str, str] = {}
         self._heard = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: list[subprocess.Popen[bytes]] = []  # still to be waited for
+        self._calls = self._tending = False
         _keepers.add(self)
         self._start()
 
@@ -48,7 +48,7 @@ class Keeper:
     def alive(self) -> bool:
         """Whether the helper runs. Looks; waits for nothing."""
         self._ending = [process for process in self._ending if process.poll() is None]
-        if self._process is not None and self._process.poll() is not None:
+        if self._process is not None and not self._listen():
             self._abandon()
         return self._process is not None
 
@@ -68,7 +68,7 @@ class Keeper:
             "url": self._url, "pool": self._pool, "lease_id": lease.id, "token": lease.token,
             "ttl": lease.ttl_ms / 1000, "confirmed": lease.confirmed_at,
             "claim": lease.claim.argv if lease.claim is not None else (), "on_lost": on_lost,
-            "pid": self._me if own else [pid, began(pid) or ""], "watch": [] if own else [self._me],
+            "pid": self._me if own else (pid, began(pid) or ""), "watch": [] if own else [self._me],
         }})  # fmt: skip
         self._losses.pop(lease.id, None)
         if self._process is None or not self._send(self._lines[lease.id]):
@@ -78,6 +78,7 @@ class Keeper:
         """The job ended: have its lease released, or only stop renewing it. False if no helper heard it: then release
         it yourself.
         """
+        self._losses.pop(lease.id, None)
         if self._lines.pop(lease.id, None) is None or self._process is None:
             return False
         return self._send(_line({"drop": lease.id, "release": release}))
@@ -88,20 +89,39 @@ class Keeper:
         Raises:
             OSError: no process can be started.
         """
-        if self.alive:
+        if self._tending or not self._lines or self.alive:
             return False
-        self._start()
-        for line in self._lines.values():
-            self._send(line)
+        self._tending = True  # a signal's handler may come in between
+        try:
+            self._start()
+            for line in list(self._lines.values()):
+                self._send(line)
+        finally:
+            self._tending = False
         return True
 
     def loss(self, lease: LeaseFacts) -> str:
         """Why the job had to end: its lease was revoked, is over, or could not be renewed; empty if nothing is wrong.
 
-        The helper says so just before it tells the job.
+        The helper says so just before it tells the job. To be asked before ``drop``.
         """
         self._listen()
         return self._losses.get(lease.id, "")
+
+    def call_me(self) -> None:
+        """From now on send this process ``LOST_SIGNAL`` when the helper says something, or dies. Where Linux can."""
+        self._calls = True
+        if self._process is not None:
+            self._let_call()
+
+    def well(self, lease: LeaseFacts) -> bool:
+        """Whether nothing is wrong with the lease, after a call: a helper that died is replaced.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        self.tend()
+        return not self.loss(lease)
 
     def end(self) -> None:
         """No more leases. The helper ends by itself once none is held."""
@@ -134,27 +154,40 @@ class Keeper:
         finally:
             os.close(theirs)
             os.close(answers)
+        if self._calls:
+            self._let_call()
+
+    def _let_call(self) -> None:
+        if sys.platform == "linux":
+            fcntl.fcntl(self._from, fcntl.F_SETOWN, self._me[0])
+            fcntl.fcntl(self._from, fcntl.F_SETSIG, LOST_SIGNAL)
+            fcntl.fcntl(self._from, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
 
     def _send(self, line: bytes) -> bool:
         """Whether it went into the pipe. A helper that left the pipe full for so long is of no use: another is."""
         try:
             if os.write(self._to, line) == len(line):
                 return True
-        except (BrokenPipeError, BlockingIOError):
+        except OSError:  # nobody reads, or not for a long time
             pass
         self._abandon()
         return False
 
-    def _listen(self) -> None:
+    def _listen(self) -> bool:
+        """What it has to say. Whether it can say more: its end of the pipe closes even before it can be waited for."""
         if self._process is None:
-            return
+            return False
+        silent = False
         with contextlib.suppress(BlockingIOError):
-            self._heard += os.read(self._from, _PIPE_BYTES)
+            while data := os.read(self._from, 65536):
+                self._heard += data
+            silent = True
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
             told = json.loads(line)
             if told["lost"] in self._lines:
                 self._losses[told["lost"]] = told["why"]
+        return not silent
 
     def _abandon(self) -> None:
         """It is dead, or as good as: what it said last is heard, and it will not act beside the next one."""
@@ -180,7 +213,11 @@ class Keeper:
         for process in self._ending:
             process.returncode = 0
         self._ending, self._lines = [], {}
-        self._me = [os.getpid(), began(os.getpid()) or ""]
+        self._me = _myself()
+
+
+def _myself() -> tuple[int, str]:
+    return os.getpid(), began(os.getpid()) or ""
 
 
 def _line(told: object) -> bytes:

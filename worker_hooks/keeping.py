@@ -184,7 +184,7 @@ class Watch:
 
     def _end(self, held: Held) -> None:
         """Its job is gone: release it at once, or as soon as somebody hears it."""
-        if held.orphan:  # what the horse had started did not die with it
+        if (held.orphan or held.lost) and not held.own:  # what the horse had started did not die with it
             held.job.send(signal.SIGKILL, group=True)
         self._let_go(held)
         held.releasing, held.due = True, 0.0

@@ -52,31 +52,33 @@ def told_by(choice: str) -> str:
 
 
 @contextmanager
-def listening(lease: JobLease, choice: str = RAISE) -> Iterator[None]:
+def listening(lease: JobLease, choice: str = RAISE, well: Callable[[], bool] | None = None) -> Iterator[None]:
     """For the length of the body, in the main thread, answer the keeper's signal: once, in the midst of whatever runs.
 
     ``lease.lost`` is true from then on. With ``raise`` the body gets ``LeaseLost``. A callback is called with the lease
     and the body goes on, until it ends or is killed: when a revoked lease ends, else ten seconds later. In any other
-    thread nothing is heard, and ``lease.lost`` says when to stop.
+    thread nothing is heard, and ``lease.lost`` says when to stop. A signal after which ``well`` says that the lease is
+    held is no news.
 
     Raises:
         InvalidRequest: there is no such function. LeaseLost: in the midst of the body.
     """
     callback = None if choice in (RAISE, KILL) else _function(choice)
-    if choice == KILL or threading.current_thread() is not threading.main_thread():
+    if (choice == KILL and well is None) or threading.current_thread() is not threading.main_thread():
         yield
         return
     heard = False
 
     def lost(number: int, frame: FrameType | None) -> None:
         nonlocal heard
-        if heard:
+        if heard or (well is not None and well()):
             return
         heard = True
         lease.mark_lost()
-        if callback is None:
+        if choice == RAISE:
             raise LeaseLost(f"lease {lease.id} is over, or is to end soon; its memory is not this job's any more")
-        callback(lease)
+        if callback is not None:
+            callback(lease)
 
     before = signal.signal(LOST_SIGNAL, lost)
     try:

@@ -259,6 +259,16 @@ def test_a_lost_lease_is_an_exception_in_the_job_and_its_worker_knows_why(stage:
     assert "why=released" in parent.ask("wait")["why"]
 
 
+def test_what_a_job_that_raised_leaves_behind_ends_with_its_lost_lease(stage: Stage, start: Start) -> None:
+    parent = start(child=True)
+    child = os.pidfd_open(stage.hear()["child"])
+    stage.hear()
+    stage.broker.release(parent.lease, parent.token)
+    assert stage.hear()["raised"] == "LeaseLost"
+    assert select.select([child], [], [], PATIENCE)[0]
+    os.close(child)
+
+
 def test_a_lost_lease_kills_a_job_that_chose_so_and_all_that_it_started(stage: Stage, start: Start) -> None:
     parent = start(choice="kill", child=True)
     child = os.pidfd_open(stage.hear()["child"])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Any
 
+import psutil
 import pytest
 
 from broker import InsufficientMemory
 from tests.rq import jobs
-from tests.rq.conftest import Stage
+from tests.rq.conftest import PATIENCE, Stage
 from worker_hooks import current_lease
+from worker_hooks.decorator import GpuJob
 
 
 def kinds(stage: Stage) -> list[str]:
@@ -98,6 +101,26 @@ def test_a_callback_that_is_nowhere_fails_the_job_before_it_runs(stage: Stage) -
     stage.burst("rq.worker.Worker")
     assert "on_lease_lost='tests.rq.jobs.nowhere' is not allowed" in stage.outcome(job)
     assert stage.heard() == 0
+    assert kinds(stage) == ["granted", "released"]
+
+
+@pytest.mark.parametrize("task", [jobs.linger, jobs.rather_die])
+def test_a_killed_keeper_is_replaced_while_the_job_runs(stage: Stage, task: GpuJob[..., Any]) -> None:
+    job = task.delay()
+    stage.worker("rq.worker.Worker")
+    seen = stage.hear()
+    (keeper,) = psutil.Process(seen["pid"]).children()
+    keeper.kill()
+    keeper.wait(PATIENCE)
+    first = stage.broker.get(seen["lease"])
+    assert first is not None
+    # It is renewed beyond the end that the first keeper left it.
+    while (now := stage.broker.get(seen["lease"])) and now.expires_at <= first.expires_at:
+        stage.redis.blpop(["nothing"], timeout=0.1)
+    assert now is not None
+    assert now.state == "active"
+    stage.go()
+    assert "LeaseLost" not in stage.outcome(job)
     assert kinds(stage) == ["granted", "released"]
 
 
