@@ -45,15 +45,17 @@ class Process:
         if self.fd is None or began(pid) != started:
             self.close()
 
-    def send(self, number: int, *, group: bool = False) -> None:
-        """Signal it; with ``group`` also all others of the group that it leads."""
-        if self.fd is None:
-            return
-        if group:
-            with contextlib.suppress(OSError):  # it leads none, or this kernel cannot do it
+    def send(self, number: int) -> None:
+        """Signal it."""
+        if self.fd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.fd, number)
+
+    def send_group(self, number: int) -> None:
+        """Signal the rest of the group that it led: nobody else can get that number while one of them lives."""
+        if self.fd is not None:
+            with contextlib.suppress(OSError):  # there is none, or this kernel cannot do it
                 signal.pidfd_send_signal(self.fd, number, None, _PROCESS_GROUP)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.fd, number)
 
     def close(self) -> None:
         """It is gone."""
@@ -132,8 +134,13 @@ class Held:
             self.job.send(LOST_SIGNAL)
 
     def kill(self) -> None:
-        """Memory is returned by dead processes only. A worker's horse leads a group, and all that it started is in it;
-        the group of a process that borrows for itself may be its whole shell's.
-        """
+        """Memory is returned by dead processes only."""
         self.kill_at = math.inf
-        self.job.send(signal.SIGKILL, group=not self.own)
+        self.job.send(signal.SIGKILL)
+
+    def kill_leftovers(self) -> None:
+        """What the job had started, when it is gone and had no right to go on. A worker's horse leads a group, and they
+        are in it; the group of a process that borrows for itself may be its whole shell's.
+        """
+        if (self.orphan or self.lost) and not self.own:
+            self.job.send_group(signal.SIGKILL)

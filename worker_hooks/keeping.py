@@ -70,10 +70,10 @@ class Watch:
             if "hold" in told:
                 self._hold(**told["hold"])
             elif held := self._held.get(told["drop"]):
-                if told["release"]:
-                    self._end(held)
-                else:
+                if not told["release"]:
                     self._forget(held)
+                elif not held.releasing:  # else its process was seen gone before
+                    self._end(held)
         if not data:
             self._open = False
             self._selector.unregister(0)
@@ -184,8 +184,7 @@ class Watch:
 
     def _end(self, held: Held) -> None:
         """Its job is gone: release it at once, or as soon as somebody hears it."""
-        if (held.orphan or held.lost) and not held.own:  # what the horse had started did not die with it
-            held.job.send(signal.SIGKILL, group=True)
+        held.kill_leftovers()
         self._let_go(held)
         held.releasing, held.due = True, 0.0
 
