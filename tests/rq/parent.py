@@ -50,7 +50,7 @@ def horse(how: dict[str, object], view: JobLease) -> None:
     if how.get("dies_with_its_worker", True):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if how.get("child"):
-        say(child=subprocess.Popen(["sleep", "100"]).pid)
+        say(child=subprocess.Popen(["sleep", "100"], stdout=subprocess.DEVNULL).pid)
     job(view, str(how.get("choice", losing.RAISE)))
     os._exit(0)
 
@@ -65,7 +65,11 @@ def main() -> None:
     if pid == 0:
         horse(how, JobLease(granted_of(lease)))
     keeper.hold(lease, pid, losing.told_by(str(how.get("choice", losing.RAISE))))
-    stray = subprocess.Popen(["sleep", "100"], pass_fds=[keeper._to]) if how.get("stray") else None
+    stray = (
+        subprocess.Popen(["sleep", "100"], stdout=subprocess.DEVNULL, pass_fds=[keeper._to])
+        if how.get("stray")
+        else None
+    )
     print(json.dumps({
         "pid": os.getpid(), "horse": pid, "keeper": keeper.pid, "lease": lease.id, "token": lease.token,
         "stray": stray.pid if stray else 0,
