@@ -20,7 +20,7 @@ from broker.errors import (
     PoolAway,
     PoolUnavailable,
 )
-from broker.explain import Explanation, Inquiry
+from broker.explain import Explanation
 from broker.lease import AsyncLease
 from broker.units import parse_seconds, parse_size
 from broker.views import AsyncViews
@@ -187,6 +187,10 @@ class AsyncBroker(AsyncViews):
         reply = await self.call("release", check_name("lease_id", lease_id), check_token(token))
         return bool(reply == "released")
 
+    async def release_orphan(self, lease_id: str, token: int) -> None:
+        """As ``Broker.release_orphan``."""
+        await self.call("release", check_name("lease_id", lease_id), check_token(token), "orphan")
+
     async def cancel(self, lease_id: str) -> bool:
         """As ``Broker.cancel``."""
         return bool(await self.call("cancel", check_name("lease_id", lease_id)) == "cancelled")
@@ -248,16 +252,15 @@ class AsyncBroker(AsyncViews):
         return AsyncLease(self, granted, asked)
 
     async def explain(self, what: calls.Memory, **request: Any) -> Explanation:
-        """Why the waiter of that name waits, or what a request for so much memory would meet now: card by card, by the
+        """Why the waiter of that name (or RQ's job) waits, or what such a request would meet now: card by card, by the
         very predicate that grants, with its place and an estimate of when. ``request`` is what ``acquire`` takes.
 
         Raises:
             InvalidRequest: neither a size nor a name, or an option that ``acquire`` does not take.
         """
-        inquiry = Inquiry(what, request)
-        while (argv := inquiry.next_argv()) is not None:
-            inquiry.take(await self.call("explain", *argv))
-        return await self.run(inquiry.conclude(self.keys))
+        from broker.explain import explain_async
+
+        return await explain_async(self, what, **request)
 
     async def epoch(self) -> int:
         """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""

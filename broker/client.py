@@ -20,7 +20,7 @@ from broker.errors import (
     PoolAway,
     PoolUnavailable,
 )
-from broker.explain import Explanation, Inquiry
+from broker.explain import Explanation
 from broker.lease import Lease, Renewer
 from broker.units import parse_seconds, parse_size
 from broker.views import Views
@@ -230,6 +230,14 @@ class Broker(Views):
         """
         return bool(self.call("release", check_name("lease_id", lease_id), check_token(token)) == "released")
 
+    def release_orphan(self, lease_id: str, token: int) -> None:
+        """Release a lease whose holder is dead: ``abandoned`` names it then.
+
+        Raises:
+            As ``release``.
+        """
+        self.call("release", check_name("lease_id", lease_id), check_token(token), "orphan")
+
     def cancel(self, lease_id: str) -> bool:
         """Take a waiting request back, and a grant that it has not claimed. False if there was nothing to take back."""
         return bool(self.call("cancel", check_name("lease_id", lease_id)) == "cancelled")
@@ -291,16 +299,15 @@ class Broker(Views):
         return Lease(self, granted, asked)
 
     def explain(self, what: calls.Memory, **request: Any) -> Explanation:
-        """Why the waiter of that name waits, or what a request for so much memory would meet now: card by card, by the
+        """Why the waiter of that name (or RQ's job) waits, or what such a request would meet now: card by card, by the
         very predicate that grants, with its place and an estimate of when. ``request`` is what ``acquire`` takes.
 
         Raises:
             InvalidRequest: neither a size nor a name, or an option that ``acquire`` does not take.
         """
-        inquiry = Inquiry(what, request)
-        while (argv := inquiry.next_argv()) is not None:
-            inquiry.take(self.call("explain", *argv))
-        return self.run(inquiry.conclude(self.keys))
+        from broker.explain import explain
+
+        return explain(self, what, **request)
 
     def epoch(self) -> int:
         """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""

@@ -54,8 +54,8 @@ def leases(keys: Keys) -> Plan[list[LeaseRecord]]:
 
 
 def abandoned(keys: Keys, lease_ids: Sequence[str]) -> Plan[list[str]]:
-    """Which of these names their holder gave up within the last minute: the lease ended by its time, or the
-    waiter fell silent, and nobody has asked under the name since."""
+    """Which of these names their holder gave up within the last minute: the lease ended by its time or with its dead
+    holder, or the waiter fell silent, and nobody has asked under the name since."""
     if not lease_ids:
         return []
     names = [check_name("lease_id", one) for one in lease_ids]
@@ -101,7 +101,7 @@ def _pairs(flat: Sequence[Any]) -> Iterable[tuple[str, Any]]:
 def _given_up(ended: str) -> bool:
     """Of a tombstone: token, how, nonce, and the nonce of a call under the name since then that was refused."""
     _, how, *calls = ended.split(" ")
-    return how in ("expired", "dropped") and not any(calls[1:])
+    return how in ("expired", "dropped", "orphaned") and not any(calls[1:])
 
 
 def tenants(keys: Keys) -> Plan[list[Tenant]]:

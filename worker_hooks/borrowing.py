@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import redis
 from redis.client import Pipeline
@@ -20,16 +20,20 @@ from rq.queue import Queue
 from rq.worker.base import WorkerStatus
 
 from broker.client import Broker
-from broker.errors import BrokerError
+from broker.errors import BrokerError, PoolUnavailable
 from broker.lease import Lease
 from broker.process import began
-from worker_hooks import parking
+from broker.settings import Settings
+from worker_hooks import holding, losing, parking
 from worker_hooks.decorator import note
 from worker_hooks.dequeuing import Dequeuing, Found
+from worker_hooks.holding import JobLease, granted_of
+from worker_hooks.keeper import Keeper
 from worker_hooks.parking import Lot
 from worker_hooks.recovery import its_turn, recover
 
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
+_SEEN_SECONDS = 1.0  # a job that was shorter was seldom seen by an agent
 _ALIVE_SECONDS = 30.0  # between two signs of life of a worker in the midst of a long job
 _WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""))
 
@@ -40,6 +44,16 @@ class Borrowing(Dequeuing):
     _lease: Lease | None = None
     _refusal: BrokerError | None = None
     _recovered_at = _alive_at = 0.0
+
+    def bootstrap(self, *args: Any, **options: Any) -> None:
+        """As RQ's; first the keeper is started, while this process has no thread and has forked nothing."""
+        _ = self._keeper
+        super().bootstrap(*args, **options)
+
+    @cached_property
+    def _keeper(self) -> Keeper:
+        settings = Settings()
+        return Keeper(settings.redis_url.get_secret_value(), settings.pool)
 
     def perform_borrowed(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Run a job under ``self._lease``, or fail it with ``self._refusal``, by RQ's own path."""
@@ -93,11 +107,22 @@ class Borrowing(Dequeuing):
             if execution is None:
                 self.log.warning("Worker %s: job %s was taken up by others meanwhile", self.name, job.id)
                 return
+            begun = time.monotonic()
             with self._holding(lease=lease):
                 self.perform_borrowed(job, queue, execution)
+            if time.monotonic() - begun >= _SEEN_SECONDS:
+                self._note_peak(job, lease)
         finally:
             self._return(lease)
             self.set_state(WorkerStatus.IDLE)
+
+    def _note_peak(self, job: Job, lease: Lease) -> None:
+        try:
+            held = self._ledger.get(lease.id)
+            if held is not None and held.peak_bytes:
+                parking.note_peak(self, job, held.peak_bytes)
+        except (BrokerError, redis.RedisError) as error:
+            self.log.warning("Worker %s: what job %s used is not noted: %s", self.name, job.id, error)
 
     def _fail(self, found: Found, refusal: BrokerError) -> None:
         """By RQ's own path, with callbacks and retries."""
@@ -120,6 +145,7 @@ class Borrowing(Dequeuing):
             job.perform = _raiser(self._refusal)  # type: ignore[method-assign]
         elif self._lease is not None:
             try:
+                job.perform = self._listening(job, self._lease)  # type: ignore[method-assign]
                 self._pass_gate(self._lease)
             except BrokerError as error:
                 # Nothing of the job ran yet.
@@ -127,6 +153,21 @@ class Borrowing(Dequeuing):
                 parking.put_back(self, job, queue, execution)
                 return False
         return super().perform_job(job, queue, execution)
+
+    def _listening(self, job: Job, lease: Lease) -> Callable[[], Any]:
+        """The job's code, and nothing of RQ's around it, hears that its lease is over."""
+        perform, view, choice = job.perform, JobLease(granted_of(lease)), lost_choice(job)
+
+        def run() -> Any:
+            holding.hold(view)
+            with losing.listening(view, choice, self._is_well(lease)):
+                return perform()
+
+        return run
+
+    def _is_well(self, lease: Lease) -> Callable[[], bool] | None:
+        """Where the keeper calls this very process: whether such a call means nothing."""
+        return None
 
     def _pass_gate(self, lease: Lease) -> None:
         """Law 9: the token is checked once more, right before job code; over a connection made after the fork.
@@ -139,6 +180,19 @@ class Borrowing(Dequeuing):
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """As RQ's; our own doors leave every popped job in its intermediate list, of one queue or many."""
         super().prepare_job_execution(job, True)
+
+    def _return(self, lease: Lease) -> None:
+        """Here and now, so that the next look finds its bytes; while Redis is away, by the keeper."""
+        try:
+            lease.release()
+        except PoolUnavailable as error:
+            self._keeper.drop(lease, release=True)
+            self.log.warning("Worker %s: lease %s is returned later: %s", self.name, lease.id, error)
+        except BrokerError as error:
+            self._keeper.drop(lease, release=False)
+            self.log.warning("Worker %s: lease %s was over: %s", self.name, lease.id, error)
+        else:
+            self._keeper.drop(lease, release=False)
 
     # -- now and then --------------------------------------------------------------------------------------------------
 
@@ -169,7 +223,13 @@ class Borrowing(Dequeuing):
             with suppress(BrokerError, redis.RedisError):
                 self._admission.rise()
             self._doors.close()
+            self._keeper.end()
         super().teardown()  # type: ignore[no-untyped-call]
+
+
+def lost_choice(job: Job) -> str:
+    """What is to become of the job when its lease is lost: ``on_lease_lost`` of its request."""
+    return str(job.meta.get("gpu", {}).get("on_lease_lost", losing.RAISE))
 
 
 def _raiser(error: BrokerError) -> Callable[[], NoReturn]:

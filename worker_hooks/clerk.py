@@ -56,6 +56,8 @@ class Clerk:
         return [self._answers.popleft() for _ in range(len(self._answers))]
 
     def _work(self) -> None:
+        import broker.client  # noqa: F401 - a tenth of a second, before the first lease is in a hurry
+
         while True:
             held, release = self._tasks.get()
             self._answers.append(_release(held) if release else _renew(held))
@@ -94,7 +96,10 @@ def _release(held: Held) -> Answer:
     from broker.errors import BrokerError, PoolUnavailable
 
     try:
-        broker.release(held.lease_id, held.token)
+        if held.orphan:
+            broker.release_orphan(held.lease_id, held.token)
+        else:
+            broker.release(held.lease_id, held.token)
     except PoolUnavailable as error:
         return Answer(held, True, asked, "away", str(error))
     except BrokerError as error:

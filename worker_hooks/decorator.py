@@ -16,10 +16,10 @@ from rq.job import Job, get_current_job
 from rq.queue import Queue
 
 from broker.calls import Memory
-from broker.client import get_broker
-from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
+from broker.client import Broker, get_broker
+from broker.errors import BrokerError, InsufficientMemory, InvalidRequest, PoolUnavailable
 from broker.process import began
-from worker_hooks import environment, holding, losing
+from worker_hooks import environment, holding, losing, rescheduling
 from worker_hooks.holding import JobLease, granted_of
 from worker_hooks.keeper import Keeper
 from worker_hooks.request import GpuRequest, lease_name
@@ -70,6 +70,9 @@ class gpu_job(rq_job):
         on_lease_lost: what the job does when its lease is over or is asked for back: ``raise`` (``LeaseLost``, in its
             main thread), ``kill`` (SIGKILL), or a function of a module, or its dotted name, that is called with the
             lease in the midst of the job and leaves it a little time to end.
+        reschedule: under a plain ``rq worker``, where the job's own process would wait for room and keep its worker
+            busy: after so many seconds (1 to 86400) RQ's scheduler brings it again instead, no retry burnt. Wants a
+            worker ``--with-scheduler``. A ``GpuWorker`` parks jobs by itself.
 
     Raises:
         InvalidRequest: at once, where the function is defined.
@@ -94,13 +97,14 @@ class gpu_job(rq_job):
         cpus: float | None = None,
         placement: str | None = None,
         on_lease_lost: str | losing.Callback = losing.RAISE,
+        reschedule: float | None = None,
         **options: Any,
     ) -> None:
         """Check the request; connect later."""
         self._request = GpuRequest.checked(
             memory, gpus=gpus, wait=wait, ttl=lease_ttl, priority=priority, tenant=tenant, gpu=gpu, labels=labels,
             capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, placement=placement,
-            on_lease_lost=on_lease_lost,
+            on_lease_lost=on_lease_lost, reschedule=reschedule,
         )  # fmt: skip
         self._given = connection
         if not isinstance(options.get("meta") or {}, dict):
@@ -174,7 +178,7 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
     broker, job = get_broker(), get_current_job()
     name = lease_name(job.id if job else "call", uuid.uuid4().hex)
     asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
-    lease = broker.acquire(request.asks, **asked)
+    lease = _acquired(broker, job, request, asked)
     with _returned(lease) as keeper:
         view = JobLease(granted_of(lease))
         if job is not None:
@@ -188,6 +192,16 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
             # The start gate (law 9): this process may have been paused since the grant.
             broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
             yield
+
+
+def _acquired(broker: Broker, job: Job | None, request: GpuRequest, asked: dict[str, Any]) -> Lease:
+    """At once, or after a wait; or the job is put off, and this process ends."""
+    if job is None or request.reschedule is None or not rescheduling.in_a_horse(job):
+        return broker.acquire(request.asks, **asked)
+    try:
+        return broker.acquire(request.asks, **(asked | {"wait": 0}))
+    except InsufficientMemory:
+        rescheduling.come_again(job, request.reschedule)
 
 
 def note(job: Job, lease: Lease) -> None:

@@ -27,7 +27,7 @@ import time
 from typing import Any
 
 from worker_hooks.clerk import Answer, Clerk
-from worker_hooks.held import GRACE_SECONDS, ORPHAN_SECONDS, Held, Process
+from worker_hooks.held import GRACE_SECONDS, ORPHAN_SECONDS, OWNER_SECONDS, Held, Process
 
 
 class Watch:
@@ -124,6 +124,8 @@ class Watch:
 
     def _orphaned(self, held: Held) -> None:
         held.orphan = True
+        if held.releasing:
+            held.due = 0.0
         held.kill_by(time.monotonic() + ORPHAN_SECONDS)
 
     def _take(self, answer: Answer) -> None:
@@ -183,10 +185,13 @@ class Watch:
     # -- the end of a lease --------------------------------------------------------------------------------------------
 
     def _end(self, held: Held) -> None:
-        """Its job is gone: release it at once, or as soon as somebody hears it."""
+        """Its job is gone: release it at once, or as soon as somebody hears it.
+
+        A worker that lives releases it itself, and says so; one that was killed with its job may be seen gone after it.
+        """
         held.kill_leftovers()
         self._let_go(held)
-        held.releasing, held.due = True, 0.0
+        held.releasing, held.due = True, time.monotonic() + OWNER_SECONDS if held.watch and not held.orphan else 0.0
 
     def _forget(self, held: Held) -> None:
         self._let_go(held)

@@ -165,6 +165,16 @@ def take_up(worker: BaseWorker, job: Job, queue: Queue, attempt: str) -> Executi
     return execution
 
 
+def note_peak(worker: BaseWorker, job: Job, peak_bytes: int) -> None:
+    """Write into ``job.meta["gpu"]`` what an agent saw of the job; its code may have written other things there."""
+    kept = worker.connection.hget(job.key, "meta")
+    if kept is None:
+        return
+    meta = job.serializer.loads(kept)
+    meta["gpu"] = {**meta.get("gpu", {}), "peak_bytes": peak_bytes}
+    _run(worker.connection, "note", (job.key,), job.serializer.dumps(meta))
+
+
 def drop(worker: BaseWorker, job: Job, execution: Execution) -> None:
     """Forget an execution that never ran."""
     with worker.connection.pipeline() as pipeline:

@@ -29,7 +29,7 @@ class GpuRequest:
 
     ``wait`` and ``ttl`` in seconds; ``None`` waits for room as long as it takes, or takes ``GPUBROKER_LEASE_TTL`` of
     the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. ``on_lease_lost`` is ``raise``, ``kill`` or a
-    function's dotted name. What is ``None`` does not matter.
+    function's dotted name. ``reschedule``: see ``gpu_job``. What is ``None`` does not matter.
     """
 
     asks: tuple[str, ...]
@@ -45,6 +45,7 @@ class GpuRequest:
     cpus: float | None = None
     placement: str | None = None
     on_lease_lost: str = losing.RAISE
+    reschedule: float | None = None
 
     @classmethod
     def checked(
@@ -56,6 +57,7 @@ class GpuRequest:
         ttl: float | None = None,
         host_memory: int | str | None = None,
         on_lease_lost: str | losing.Callback = losing.RAISE,
+        reschedule: float | None = None,
         **options: Any,
     ) -> GpuRequest:
         """The request, if every value is allowed. ``options`` are further fields of it.
@@ -75,6 +77,9 @@ class GpuRequest:
             None if ttl is None else check_ttl(ttl, "lease_ttl"),
             host_memory=own,
             on_lease_lost=losing.check(on_lease_lost),
+            reschedule=None
+            if reschedule is None
+            else parse_seconds(reschedule, "reschedule", least=1, most=86_400) / 1000,
             **{name: value for name, value in options.items() if value is not None},
         )
 
@@ -135,7 +140,7 @@ class GpuRequest:
 
 
 _SELECTORS = ("labels", "capability", "mig", "host_memory", "cpus", "placement")
-_OPTIONS = ("wait", "ttl", "priority", "tenant", "gpu", "on_lease_lost", *_SELECTORS)
+_OPTIONS = ("wait", "ttl", "priority", "tenant", "gpu", "on_lease_lost", "reschedule", *_SELECTORS)
 
 
 def check_ttl(value: float, field: str) -> float:

@@ -1,8 +1,8 @@
 """RQ's workers that borrow: ``GpuWorker`` forks, ``GpuSpawnWorker`` spawns, ``GpuSimpleWorker`` runs jobs in itself.
 
-Where there is a horse, the parent holds the lease: it asks before any job code is imported, renews while the horse
-works (job code cannot starve it) and returns the lease when the horse is gone, however it went. It has no thread of its
-own and never touches CUDA.
+Where there is a horse, the parent holds the lease: it asks before any job code is imported and returns the lease when
+the horse is gone, however it went. A helper beside it renews meanwhile, and returns the lease of a worker that was
+killed. The parent has no thread of its own and never touches CUDA.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from rq.executions import Execution
@@ -20,15 +20,12 @@ from rq.queue import Queue
 from rq.registry import StartedJobRegistry
 from rq.worker import SimpleWorker, SpawnWorker, Worker
 
-from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
+from broker.errors import BrokerError
 from broker.lease import Lease
-from worker_hooks import environment, holding
-from worker_hooks.borrowing import Borrowing
-from worker_hooks.decorator import kept
-from worker_hooks.holding import JobLease, granted_of
+from worker_hooks import environment, holding, losing
+from worker_hooks.borrowing import Borrowing, lost_choice
 
 _PR_SET_PDEATHSIG = 1
-_OVER = (LeaseLost, StaleToken, LeaseNotFound)
 #: What a spawned horse is told beside its lease's environment.
 _JOB, _REFUSED = "GPUBROKER_JOB_ID", "GPUBROKER_REFUSED"
 
@@ -40,43 +37,28 @@ class GpuWorker(Borrowing, Worker):
     ``GPUBROKER_REDIS_URL`` and ``GPUBROKER_POOL`` the ledger. It takes what ``rq.Worker`` takes.
     """
 
-    _loss = ""
-
     # -- in the worker, while the horse works --------------------------------------------------------------------------
 
     def perform_borrowed(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Fork, watch, and see to it that the horse is gone."""
-        self._loss, interval = "", self.job_monitoring_interval
+        interval = self.job_monitoring_interval
         if self._lease is not None:
             self.job_monitoring_interval = min(interval, max(1, self._lease.ttl_ms // 3000))
         try:
             self.fork_work_horse(job, queue)
+            if self._lease is not None:
+                on_lost = "kill" if lost_choice(job) == losing.KILL else "signal"
+                self._keeper.hold(self._lease, self.horse_pid, on_lost)
             self.monitor_work_horse(job, queue, execution)
         finally:
             self.job_monitoring_interval = interval
             self._end_horse()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """RQ's heartbeats, and the lease's renewal before them."""
+        """RQ's heartbeats; and the keeper, which renews the lease, is replaced if it died."""
         if self._lease is not None:
-            self._renew(self._lease)
+            self._keeper.tend()
         super().maintain_heartbeats(job, execution)
-
-    def _renew(self, lease: Lease) -> None:
-        """A job ends with its lease: by the ledger's word, or when it could not be renewed for a whole TTL."""
-        try:
-            lease.renew()
-        except PoolUnavailable as error:
-            self.log.warning("Worker %s: lease %s could not be renewed: %s", self.name, lease.id, error)
-            if lease.lost:
-                self._lose(lease, f"LeaseLost: lease {lease.id} was not renewed for its whole TTL: {error}")
-        except _OVER as error:
-            self._lose(lease, f"{type(error).__name__}: {error}")
-
-    def _lose(self, lease: Lease, why: str) -> None:
-        self._loss = why
-        self.log.error("Worker %s: killing the job of %s: %s", self.name, lease.id, why)
-        self.kill_horse()
 
     def _end_horse(self) -> None:
         """Memory is returned by dead processes only: a horse that nobody watches any more is killed first."""
@@ -101,7 +83,8 @@ class GpuWorker(Borrowing, Worker):
         execution: Execution | None = None,
     ) -> None:
         """As RQ's, saying first that the lease was lost, if that is why."""
-        reason = f"{self._loss}\n{exc_string}" if self._loss else exc_string
+        loss = self._keeper.loss(self._lease) if self._lease is not None and not self.is_horse else ""
+        reason = f"{loss}\n{exc_string}" if loss else exc_string
         super().handle_job_failure(job, queue, started_job_registry, reason, execution)
 
     # -- in the horse --------------------------------------------------------------------------------------------------
@@ -155,10 +138,13 @@ class GpuSimpleWorker(Borrowing, SimpleWorker):
         if self._lease is None:
             self.perform_job(job, queue, execution)
             return
-        view = JobLease(granted_of(self._lease))
-        with environment.entered(self._lease), kept(self._lease, view):
-            holding.hold(view)
+        with environment.entered(self._lease):
+            self._keeper.call_me()
+            self._keeper.hold(self._lease, os.getpid(), losing.told_by(lost_choice(job)))
             self.perform_job(job, queue, execution)
+
+    def _is_well(self, lease: Lease) -> Callable[[], bool]:
+        return lambda: self._keeper.well(lease)
 
 
 @contextmanager

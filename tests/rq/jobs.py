@@ -9,6 +9,7 @@ import os
 import time
 
 from redis import Redis
+from rq import get_current_job
 
 from broker import Lease
 from worker_hooks import current_lease, gpu_job
@@ -158,3 +159,20 @@ def return_retry(path: str) -> object:
             return Retry(max=3)
     except FileExistsError:
         return "done"
+
+
+@gpu_job("photos", memory="4GiB", reschedule=1)
+def come_again() -> str:
+    return "done"
+
+
+@gpu_job("photos", memory="4GiB")
+def note_and_wait() -> str:
+    job = get_current_job()
+    assert job is not None
+    job.meta["mine"] = 1
+    job.save_meta()  # type: ignore[no-untyped-call]
+    time.sleep(1.1)
+    say(**_facts())
+    wait_for_go()
+    return "done"

@@ -9,12 +9,15 @@ from typing import Any
 
 import psutil
 import pytest
+from rq import Retry
+from rq.job import JobStatus
 
 from broker import InsufficientMemory
 from tests.rq import jobs
 from tests.rq.conftest import PATIENCE, Stage
 from worker_hooks import current_lease
 from worker_hooks.decorator import GpuJob
+from worker_hooks.request import GpuRequest
 
 
 def kinds(stage: Stage) -> list[str]:
@@ -161,3 +164,18 @@ def test_a_call_inside_a_job_runs_under_that_jobs_lease(stage: Stage) -> None:
 def test_a_coroutine_holds_its_lease_until_it_is_done(stage: Stage) -> None:
     assert asyncio.run(jobs.coroutine())
     assert kinds(stage) == ["granted", "released"]
+
+
+def test_a_job_told_so_comes_again_instead_of_waiting_in_its_worker(stage: Stage) -> None:
+    holder = stage.broker.acquire("4GiB", lease_id="somebody", ttl=600)
+    meta = {"gpu": GpuRequest.checked("4GiB", reschedule=1).as_meta()}
+    job = stage.queue.enqueue(jobs.come_again, meta=meta, retry=Retry(max=2))
+    stage.burst("rq.worker.Worker")
+    assert job.get_status() == JobStatus.SCHEDULED
+    assert stage.broker.waiters() == []
+    assert stage.redis.zcard(stage.queue.started_job_registry.key) == 0
+    holder.release()
+    stage.worker("rq.worker.Worker", "--with-scheduler")
+    assert stage.outcome(job) == "done"
+    job.refresh()
+    assert (job.retries_left, job.number_of_retries) == (2, None)

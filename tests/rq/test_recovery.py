@@ -47,7 +47,7 @@ def test_a_started_job_whose_worker_died_is_retried_as_rq_has_it(stage: Stage) -
     worker = stage.worker()
     stage.hear()
     os.kill(worker.pid, signal.SIGKILL)
-    stage.event("reclaimed")
+    stage.event("released")  # by its helper, which outlives it
     assert recovered(stage) == 1
     assert stage.queue.job_ids == [job.id]
     job.refresh()
