@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import redis
 from redis.client import Pipeline
@@ -30,7 +31,7 @@ from worker_hooks.dequeuing import Dequeuing, Found
 from worker_hooks.holding import JobLease, granted_of
 from worker_hooks.keeper import Keeper
 from worker_hooks.parking import Lot
-from worker_hooks.recovery import its_turn, recover
+from worker_hooks.recovery import its_turn, recover, recover_unstarted
 
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
 _SEEN_SECONDS = 1.0  # a job that was shorter was seldom seen by an agent
@@ -90,6 +91,9 @@ class Borrowing(Dequeuing):
                 self._start(found, found.lease)
             else:
                 super().execute_job(job, queue)
+        except _NotOursError:
+            self.log.warning("Worker %s: job %s was taken up by others meanwhile", self.name, job.id)
+            self.set_state(WorkerStatus.IDLE)
         finally:
             self._in_hand = False
 
@@ -103,10 +107,9 @@ class Borrowing(Dequeuing):
             _ = self._gate  # made here, once, and not in every horse
             job.started_at = None  # RQ reads it as this attempt's start; a retried job still carries the last one's
             note(job, lease)
-            execution = parking.take_up(self, job, queue, found.attempt)
+            execution = parking.take_up(self, job, found.attempt, meta=True)
             if execution is None:
-                self.log.warning("Worker %s: job %s was taken up by others meanwhile", self.name, job.id)
-                return
+                raise _NotOursError
             begun = time.monotonic()
             with self._holding(lease=lease):
                 self.perform_borrowed(job, queue, execution)
@@ -138,6 +141,15 @@ class Borrowing(Dequeuing):
             yield
         finally:
             self._lease = self._refusal = None
+
+    def prepare_execution(self, job: Job) -> Execution:
+        """As RQ's, of a plain or refused job; in the same step out of the intermediate list, where our doors leave it."""
+        if not self._in_hand:
+            return super().prepare_execution(job)
+        execution = parking.take_up(self, job, uuid4().hex)
+        if execution is None:
+            raise _NotOursError
+        return execution
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Pass the start gate; then as RQ does."""
@@ -209,6 +221,12 @@ class Borrowing(Dequeuing):
             self._recovered_at = now
             self._recover()
 
+    def clean_registries(self) -> None:
+        """RQ's maintenance; before it, what it would drop."""
+        for queue in self.queues:
+            recover_unstarted(queue)
+        super().clean_registries()  # type: ignore[no-untyped-call]
+
     def _recover(self) -> None:
         try:
             for queue in self.queues:
@@ -225,6 +243,10 @@ class Borrowing(Dequeuing):
             self._doors.close()
             self._keeper.end()
         super().teardown()  # type: ignore[no-untyped-call]
+
+
+class _NotOursError(Exception):
+    """The job in hand was put back and taken up by others: this worker looked dead for a while."""
 
 
 def lost_choice(job: Job) -> str:

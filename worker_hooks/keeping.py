@@ -191,7 +191,9 @@ class Watch:
         """
         held.kill_leftovers()
         self._let_go(held)
-        held.releasing, held.due = True, time.monotonic() + OWNER_SECONDS if held.watch and not held.orphan else 0.0
+        worker_lives = bool(held.watch) and not held.orphan
+        held.orphan = held.orphan or held.own  # who borrowed for itself is dead
+        held.releasing, held.due = True, time.monotonic() + OWNER_SECONDS if worker_lives or held.own else 0.0
 
     def _forget(self, held: Held) -> None:
         self._let_go(held)

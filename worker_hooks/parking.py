@@ -19,13 +19,13 @@ from redis.exceptions import NoScriptError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
+from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
 from rq.utils import as_text
 from rq.worker.base import WorkerStatus
 
 if TYPE_CHECKING:
     from redis import Redis
-    from rq.queue import Queue
     from rq.worker.base import BaseWorker
 
 #: RQ's scheduler may have a parked job back after so long without a word of any worker of ours.
@@ -93,7 +93,8 @@ class Lot:
     def put_back_stranded(self, at_work: Sequence[str]) -> int:
         """Put back what dead workers held in their hands; ``at_work`` are ids of jobs that have started."""
         keys = (self.queue.intermediate_queue_key, self.queue.key, self._seen)
-        return int(_run(self._redis, "stranded", keys, round(IN_HAND_SECONDS * 1000), *at_work))
+        patience = round(IN_HAND_SECONDS * 1000)
+        return int(_run(self._redis, "stranded", keys, patience, Job.redis_job_namespace_prefix, *at_work))
 
     def retake(self, entry: str, job_id: str) -> bool:
         """Put back a job that was taken up and never ran; ``entry`` is its own in the started registry."""
@@ -139,23 +140,24 @@ def pop(redis: Redis, queues: Sequence[Queue]) -> tuple[Queue, str] | None:
     return (queues[int(found[0]) - 1], as_text(found[1])) if found else None
 
 
-def take_up(worker: BaseWorker, job: Job, queue: Queue, attempt: str) -> Execution | None:
+def take_up(worker: BaseWorker, job: Job, attempt: str, *, meta: bool = False) -> Execution | None:
     """Out of the worker's hands, into RQ's registry of started jobs; ``None`` if it was not in its hands any more.
 
-    As ``rq.executions.prepare_execution``, but the execution is called ``attempt``, as its lease is, and ``job.meta``
-    is written.
+    As ``rq.executions.prepare_execution``, but the execution is called ``attempt``, as its lease is; ``meta``: what
+    the job got is written along.
     """
     ttl = int(worker.get_heartbeat_ttl(job))
     execution = Execution(attempt, job.id, job.connection, worker.name)
     execution._job = job
     with worker.connection.pipeline() as pipeline:
-        pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+        pipeline.lrem(Queue(job.origin, connection=job.connection).intermediate_queue_key, 1, job.id)
         execution.save(ttl=ttl, pipeline=pipeline)
         ExecutionRegistry(job.id, connection=pipeline).add(execution=execution, ttl=ttl, pipeline=pipeline)
         job.started_job_registry.add_execution(execution, pipeline=pipeline, ttl=ttl, xx=False)
         pipeline.sadd(execution.worker_executions_key, execution.composite_key)
         pipeline.expire(execution.worker_executions_key, ttl + 60)
-        pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
+        if meta:
+            pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
         worker.set_state(WorkerStatus.BUSY, pipeline=pipeline)
         ours = pipeline.execute()[0] == 1
     worker.executions[execution.id] = execution
@@ -167,7 +169,7 @@ def take_up(worker: BaseWorker, job: Job, queue: Queue, attempt: str) -> Executi
 
 def note_peak(worker: BaseWorker, job: Job, peak_bytes: int) -> None:
     """Write into ``job.meta["gpu"]`` what an agent saw of the job; its code may have written other things there."""
-    kept = worker.connection.hget(job.key, "meta")
+    kept = cast("bytes | None", worker.connection.hget(job.key, "meta"))
     if kept is None:
         return
     meta = job.serializer.loads(kept)

@@ -44,6 +44,7 @@ def recover(queue: Queue, broker: Broker) -> int:
 def recover_abandoned(queue: Queue, broker: Broker) -> int:
     """The jobs that dead workers of this queue had in their hands, or at work."""
     lot, registry, connection = Lot(queue), queue.started_job_registry, queue.connection
+    retaken = recover_unstarted(queue)
     raw: Any = connection.zrange(registry.key, 0, -1)
     entries = [as_text(entry) for entry in raw]
     found = lot.put_back_stranded([parse_job_id(entry) for entry in entries])
@@ -57,7 +58,22 @@ def recover_abandoned(queue: Queue, broker: Broker) -> int:
             aged += int(connection.zadd(registry.key, {entry: _LONG_AGO}, xx=True, ch=True) or 0)
     if aged:
         registry.cleanup()
-    return found + aged
+    return retaken + found + aged
+
+
+def recover_unstarted(queue: Queue) -> int:
+    """Jobs that were taken up and never ran, and of which RQ has not heard for long; its own clean-up would drop them.
+
+    However long nobody was there to look: a machine that was off, and with it all that the ledger remembers.
+    """
+    connection, lot, found = queue.connection, Lot(queue), 0
+    now, _ = connection.time()
+    entries: Any = connection.zrangebyscore(queue.started_job_registry.key, "-inf", now, 0, _LOOK_AT)
+    for entry in map(as_text, entries):
+        job = queue.fetch_job(parse_job_id(entry))
+        if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
+            found += lot.retake(entry, job.id)
+    return found
 
 
 def recover_parked(queue: Queue, broker: Broker) -> int:
