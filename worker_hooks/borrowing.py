@@ -143,7 +143,7 @@ class Borrowing(Dequeuing):
             self._lease = self._refusal = None
 
     def prepare_execution(self, job: Job) -> Execution:
-        """As RQ's, of a plain or refused job; in the same step out of the intermediate list, where our doors leave it."""
+        """As RQ's, of a plain or refused job; in one step it leaves the intermediate list, where our doors put it."""
         if not self._in_hand:
             return super().prepare_execution(job)
         execution = parking.take_up(self, job, uuid4().hex)
