@@ -1,13 +1,13 @@
 """The same jobs through RQ's workers and through ours; what a lease's end and a job's wait take.
 
 Method: one embedded server. *Jobs:* a worker of RQ's and its counterpart of ours, each on its own queue. A batch of
-equal jobs is sent to one, then the same batch to the other, in turn, the first of each pair changing places; only one works
-at a time. A batch lasts from before its first job is sent until RQ has the last one's result, so what a worker does
-between two jobs counts too. Printed are medians of a batch's time by job, and the median ratio of the pairs as jobs a
-second, ours by theirs. The jobs are one function in a module that imports nothing of ours; under a lease they carry a
-request, with room for it at once. *Imports:* fresh interpreters in turn, medians. *Killed:* from SIGKILL to the
-ledger's entry ``released``, for a work-horse and for a whole worker. *Parked:* a job waits for a card that is full; from the
-release that makes room to the job's first line.
+equal jobs is sent to one, then the same batch to the other, in turn, the first of each pair changing places; only one
+works at a time. A batch lasts from before its first job is sent until RQ has the last one's result, so what a worker
+does between two jobs counts too. Printed are medians of a batch's time by job, and the median ratio of the pairs as
+jobs a second, ours by theirs. The jobs are one function in a module that imports nothing of ours; under a lease they
+carry a request, with room for it at once. *Imports:* fresh interpreters in turn, medians. *Killed:* from SIGKILL to
+the ledger's entry ``released``, for a work-horse and for a whole worker. *Parked:* a job waits for a card that is full;
+from the release that makes room to the job's first line.
 
 ``python -m benchmarks.rq [--pairs N] [--batch N] [--json]``
 """

@@ -373,7 +373,7 @@ def get_broker() -> Broker:
     from broker.settings import Settings
 
     settings = Settings()
-    return Broker.from_url(settings.redis_url.get_secret_value(), pool=settings.pool)
+    return Broker.from_url(settings.redis_url, pool=settings.pool)
 
 
 __all__ = ["Broker", "PoolUnavailable", "get_broker"]

@@ -54,7 +54,7 @@ class Borrowing(Dequeuing):
     @cached_property
     def _keeper(self) -> Keeper:
         settings = Settings()
-        return Keeper(settings.redis_url.get_secret_value(), settings.pool)
+        return Keeper(settings.redis_url, settings.pool)
 
     def perform_borrowed(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Run a job under ``self._lease``, or fail it with ``self._refusal``, by RQ's own path."""

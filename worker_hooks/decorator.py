@@ -159,7 +159,7 @@ def _queue_connection() -> Redis:
     from broker.ledger.server import shown_url
     from broker.settings import Settings
 
-    url = check_url(Settings().redis_url.get_secret_value())
+    url = check_url(Settings().redis_url)
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise InvalidRequest("connection", shown_url(url), "RQ's own Redis: @gpu_job(..., connection=Redis(...))")
     return Redis.from_url(url)
@@ -223,7 +223,7 @@ def _returned(lease: Lease) -> Iterator[Keeper]:
     keeper = None
     try:
         settings = Settings()
-        keeper = Keeper(settings.redis_url.get_secret_value(), settings.pool)
+        keeper = Keeper(settings.redis_url, settings.pool)
         yield keeper
     finally:
         returned = True

@@ -59,7 +59,7 @@ class Dequeuing(BaseWorker):
         settings = Settings()
         # redis-py reads its own version from disk for every connection, so in every horse, unless it is told once.
         self.connection.connection_pool.connection_kwargs.setdefault("driver_info", DriverInfo())
-        return Broker.from_url(settings.redis_url.get_secret_value(), pool=settings.pool)
+        return Broker.from_url(settings.redis_url, pool=settings.pool)
 
     @cached_property
     def _admission(self) -> Admission:

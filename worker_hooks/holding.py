@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cached_property
 
 import redis
 
 from broker.answers import Granted
 from broker.calls import epoch_of
-from broker.client import get_broker
+from broker.client import Broker, get_broker
 from broker.errors import BrokerError
-from broker.lease import Lease
+from broker.lease import Lease, LeaseFacts
 
 #: What the ledger said is good for that long: a tight loop may ask as often as it likes.
 FRESH_SECONDS = 0.5
@@ -24,9 +25,13 @@ class JobLease(Lease):
     """A job's own view of its lease, through this process's broker. It is renewed and returned from outside the job."""
 
     def __init__(self, granted: Granted) -> None:
-        """View what was granted. Connects when it is first asked something."""
-        super().__init__(get_broker(), granted)
+        """View what was granted. Looks for its broker when it is first asked something."""
+        LeaseFacts.__init__(self, granted)
         self._asked_ledger_at = self._heard_at = time.monotonic()
+
+    @cached_property
+    def _broker(self) -> Broker:  # type: ignore[override]
+        return get_broker()
 
     @property
     def lost(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -116,6 +117,13 @@ class GpuSpawnWorker(GpuWorker, SpawnWorker):
             told = {_REFUSED: f"{type(self._refusal).__name__}: {self._refusal}", _JOB: job.id}
         with _told(told):
             super().fork_work_horse(job, queue)
+
+    def _dump_worker_config(self) -> bytes:
+        """As RQ's; a plain job's horse is RQ's own, which imports nothing of ours."""
+        config = super()._dump_worker_config()
+        if self._lease is None and self._refusal is None and type(self) is GpuSpawnWorker:
+            config = pickle.dumps((SpawnWorker, pickle.loads(config)[1]))
+        return config
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """In a horse, which was told of its lease by its environment."""
