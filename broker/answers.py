@@ -83,6 +83,8 @@ class Waiting:
     """The request stands in the queue; ``place`` 1 is next. 0: it was handed to another worker of its crew."""
 
     place: int
+    #: A lease that was handed to the worker that asked, meanwhile.
+    handed: str | None = None
 
 
 def read_granted(lease_id: str, reply: Sequence[str]) -> Granted:
@@ -103,7 +105,7 @@ def read_acquire(reply: Sequence[str], request: Ask) -> Granted | Waiting:
     if reply[0] == "granted":
         return replace(read_granted(request.id, reply), claim=Claim.of(request, reply))
     if reply[0] == "waiting":
-        return Waiting(int(reply[1]))
+        return Waiting(int(reply[1]), reply[2] or None)
     raise refusal(reply, request)
 
 

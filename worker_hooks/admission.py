@@ -44,6 +44,8 @@ class Admission:
         self.crews = {queue: crew_name(queue) for queue in queues[:_QUEUES_MOST]}
         self._seat = Seat(broker, crew_name(worker), calls.this_host(), list(self.crews.values()))
         self._looked = self._away_until = 0.0
+        #: What this worker was handed while it asked for something else.
+        self.handed: str | None = None
 
     @property
     def sits(self) -> bool:
@@ -118,6 +120,7 @@ class Admission:
         reply = self._broker.call("acquire", *asking.asking(asking.wait_seconds > 0))
         answer = answers.read_acquire(reply, asking)
         if isinstance(answer, Waiting):
+            self.handed, self._seat.sits = answer.handed, self._seat.sits and answer.handed is None
             return None
         self._seat.sits = False
         return Lease(self._broker, answer, asked)

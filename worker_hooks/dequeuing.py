@@ -174,7 +174,9 @@ class Dequeuing(BaseWorker):
         except InvalidRequest as error:
             return Found(job, queue, refusal=error)
         if request is not None:
-            return self._asked(job, queue, request)
+            found = self._asked(job, queue, request)
+            handed, self._admission.handed = self._admission.handed, None
+            return found or self._handed(handed, queues)
         # A plain job: nothing is to be handed over from here on, and what was just before comes first.
         handed = self._handed(self._admission.rise(), queues)
         if handed is None:

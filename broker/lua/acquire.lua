@@ -12,7 +12,8 @@
 --        where a worker of that queue sits idle; seat "HOST WORKER QUEUE,QUEUE": the caller is such a worker, and sits 1:
 --        it sat and waited (see attend.lua)
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
---        waiting place                 (place in the queue, 1 is next; 0: it was handed to another worker of its crew)
+--        waiting place handed          (place in the queue, 1 is next; 0: it was handed to another worker of its crew;
+--                 handed: a lease that was handed to the caller's own seat instead, or '')
 --        refused largest_free_bytes largest_capacity_bytes gpus_with_room why   (of those the request may use; why: ''
 --                 nothing free, quota, settling, or what the pool has not got at all: see include/possible.lua)
 --        impossible largest_capacity_bytes why   ('' larger than any card, quota, host_memory, cpus, cards, gpu)
@@ -85,16 +86,22 @@ local function answer(lease)
     lease[10] or '1' }
 end
 
--- The caller's own seat, if it is its still: it may have been handed a request since it sat down.
+-- The caller's own seat, if it is its still: it may have been handed a request before, which it is to hear of first.
 local function caller()
   if ask.seat == '' then return nil end
+  if call('EXISTS', WAKE_OF .. '@' .. string.match(ask.seat, '^%S+ (%S+)')) == 1 then return nil end
   if ask.sits and not call('ZSCORE', CREW_OF .. '#' .. ask.crew, ask.seat) then return nil end
   return take_seat(ask.seat)
 end
 
+local function waiting(place_in_queue)
+  local handed = ask.seat ~= '' and call('LINDEX', WAKE_OF .. '@' .. string.match(ask.seat, '^%S+ (%S+)'), 0)
+  return { 'waiting', int(place_in_queue), handed or '' }
+end
+
 local lease, refused = existing()
 if refused then return refused end
-if lease and lease[12] and lease[12] ~= string.match(ask.seat, '^%S+ (%S+)') then return { 'waiting', '0' } end
+if lease and lease[12] and lease[12] ~= string.match(ask.seat, '^%S+ (%S+)') then return waiting(0) end
 if lease then
   if lease[3] == 'granted' then claim(lease) end
   return answer(lease)
@@ -133,7 +140,7 @@ if placed then
     if not own or seat_at(ask.crew, placed.cards[1].host) ~= ask.seat then
       hand_to_worker(ask, placed, waited)
       save()
-      return { 'waiting', '0' }
+      return waiting(0)
     end
     rise(ask.seat)
     ask.worker = string.match(ask.seat, '^%S+ (%S+)')
@@ -171,7 +178,7 @@ if may_wait and not again then
   end
   preempt(ask, score)
   save()
-  return { 'waiting', int(call('ZRANK', WAITERS, ask.id) + 1) }
+  return waiting(call('ZRANK', WAITERS, ask.id) + 1)
 end
 
 if waiter then

@@ -1,6 +1,7 @@
 #!lua
 -- A worker of some queues shows itself, and is handed the first request of these that can start on its host. Idle, it
--- takes a seat: a request that can start there later is pushed to it (list wake:@WORKER, with the lease's id).
+-- takes a seat: a request that can start there later is pushed to it (list wake:@WORKER, with the lease's id). What it was
+-- handed is told again until it claims it.
 --
 -- KEYS   the pool's keys
 -- ARGV   1 worker  2 host  3 its queues, 1 to 16 joined by commas, in the same order each time  4 what it does: sit (it
@@ -54,7 +55,7 @@ for i, queue in ipairs(queues) do
 end
 
 -- What was handed to it and not heard comes first.
-local given = call('LPOP', WAKE_OF .. '@' .. worker)
+local given = call('LINDEX', WAKE_OF .. '@' .. worker, 0)
 local own
 if given or ARGV[4] == 'away' then
   rise(seat)
@@ -69,5 +70,5 @@ end
 reap()
 serve()
 save()
-given = given or own and own.given and call('LPOP', WAKE_OF .. '@' .. worker)
+given = given or own and own.given and call('LINDEX', WAKE_OF .. '@' .. worker, 0)
 return given and { 'given', given } or { 'none' }

@@ -15,6 +15,7 @@ if refusal then return refusal end
 local f = call('HMGET', LEASE_OF .. id, 'token', 'gpu_uuids', 'host', 'expires_at', 'waited_ms', 'ttl_ms', 'memory_bytes',
   'choice', 'crew', 'job_id', 'tenant', 'owner', 'pid', 'priority', 'host_memory_bytes', 'cpus_milli', 'function', 'request',
   'state', 'worker', 'revoke_at')
+call('LREM', WAKE_OF .. '@' .. worker, 0, id) -- it heard
 local over = f[1] and tonumber(f[4]) <= now and now >= grace_until
 if f[20] ~= worker or over or (f[19] ~= 'granted' and f[19] ~= 'active') then
   return redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. id)

@@ -126,8 +126,21 @@ def test_a_worker_that_was_handed_a_job_meanwhile_gets_no_second_one(ask: Ask, s
     worker = seat("h1")
     worker.sit()
     assert ask("1GiB", "handed") == Waiting(0)
-    assert ask("1GiB", "popped", worker) == Waiting(1)
+    assert ask("1GiB", "popped", worker) == Waiting(1, "handed")
     assert worker.rise() == "handed"
+    assert worker.rise() == "handed"  # until it claims it
+    worker.claim("handed")
+    assert worker.rise() is None
+
+
+def test_a_worker_that_was_handed_a_job_and_goes_on_popping_gets_no_other(ask: Ask, seat: Seats) -> None:
+    worker = seat("h1")
+    ask("1GiB", "waits")
+    assert worker.look() == "waits"
+    for number in range(3):
+        assert ask("1GiB", f"popped{number}", worker) == Waiting(number + 1, "waits")
+    assert worker.claim("waits").lease.memory_bytes == GIB
+    assert isinstance(ask("1GiB", "more", worker), Granted)
 
 
 def test_a_worker_of_two_queues_leaves_both_seats(ask: Ask, seat: Seats, broker: Broker) -> None:
@@ -158,10 +171,10 @@ def test_a_copy_of_the_asking_is_answered_as_the_first(ask: Ask, seat: Seats, br
     waits.sit()
     request = calls.ask("1GiB", lease_id="job", job_id="job", crew="photos", wait=600)
     first, second = (broker.call("acquire", *request.asking(True)) for _ in range(2))
-    assert first == second == ["waiting", "0"]
+    assert first == second == ["waiting", "0", ""]
     handed = waits.claim("job").lease
     assert waits.claim("job").lease.token == handed.token
-    assert broker.call("acquire", *request.asking(True)) == ["waiting", "0"]
+    assert broker.call("acquire", *request.asking(True)) == ["waiting", "0", ""]
     assert len(broker.leases()) == 1
 
 

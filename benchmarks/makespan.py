@@ -1,0 +1,225 @@
+"""500 mixed jobs on four machines: how long until all are done, and how many ran out of memory on the way.
+
+Method: one embedded server, real RQ workers as processes, real jobs that hold their memory on a counted card and sleep
+for their time. The cards are simulated: three of 24 GB on two hosts, three of 12 GB on two others; a job whose bytes
+the card has not left is out of memory. Sizes are log-uniform from 0.5 to 20 GB, times log-normal (sigma 0.8); all are
+sent at the start, in the same order for each strategy, to workers that stand ready:
+
+- *gpubroker*: ``GpuSimpleWorker``, eight for a card, one queue, each job says its size.
+- *one job a card*: RQ's ``SimpleWorker``, one for a card. Jobs above 12 GB have a queue of their own, which workers of
+  large cards alone serve, and first.
+- *fixed workers a card*: the same, three for a card, who know nothing of memory. Who runs out of memory goes back into
+  the queue.
+
+No schedule can be shorter than the packing bound: the largest of the longest job; the byte-seconds of all jobs by the
+bytes of all cards; the same of the jobs above 12 GB on the large cards; and the seconds of those by the number of large
+cards, since two of them do not share one. Printed are seconds, their ratio to the bound, and jobs out of memory.
+
+``python -m benchmarks.makespan [--jobs N] [--seconds S] [--png PATH] [--json]``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from redis import Redis
+from rich.progress import Progress
+from rq import Queue, Retry
+
+from benchmarks.makespan_job import enhance
+from broker import Broker
+from broker.embedded import EmbeddedServer
+from broker.publish import Publisher
+from broker.values import GpuReport, State
+from worker_hooks.request import GpuRequest
+
+GB = 10**9
+LARGE, SMALL = 24 * GB, 12 * GB
+HOSTS = {"h1": (LARGE, LARGE), "h2": (LARGE,), "h3": (SMALL, SMALL), "h4": (SMALL,)}
+CARDS = {f"GPU-{host}-{i}": size for host, sizes in HOSTS.items() for i, size in enumerate(sizes)}
+STRATEGIES = ("gpubroker", "one job a card", "fixed workers a card")
+WORKERS_A_CARD = {"gpubroker": 8, "one job a card": 1, "fixed workers a card": 3}
+TARGET = 1.10
+
+
+class Task(NamedTuple):
+    """One job: bytes and seconds."""
+
+    size: int
+    seconds: float
+
+
+class Run(NamedTuple):
+    """One job on a card: from and to in seconds since the start."""
+
+    card: str
+    size: int
+    begun: float
+    ended: float
+
+
+def tasks(count: int, seconds: float, seed: int) -> list[Task]:
+    """The jobs, scaled so that their packing bound is ``seconds``."""
+    dice = random.Random(seed)
+    drawn = [
+        Task(int(0.5 * GB * 40 ** dice.random()), dice.lognormvariate(0, 0.8)) for _ in range(count)
+    ]  # 0.5 GB to 20 GB
+    scale = seconds / bound(drawn)
+    return [Task(task.size, task.seconds * scale) for task in drawn]
+
+
+def bound(jobs: Sequence[Task]) -> float:
+    """Seconds that no schedule can beat: see the method."""
+    large = [job for job in jobs if job.size > SMALL]
+    number = sum(size == LARGE for size in CARDS.values())
+    return max(
+        max(job.seconds for job in jobs),
+        sum(job.size * job.seconds for job in jobs) / sum(CARDS.values()),
+        sum(job.size * job.seconds for job in large) / (number * LARGE),
+        sum(job.seconds for job in large) / number,
+    )
+
+
+@contextmanager
+def worker(url: str, strategy: str, card: str) -> Iterator[None]:
+    """One worker beside a card."""
+    env = {
+        **os.environ, "MAKESPAN_REDIS_URL": url, "MAKESPAN_CARDS": json.dumps(CARDS), "GPUBROKER_REDIS_URL": url,
+        "GPUBROKER_HOST": card.split("-")[1], "MAKESPAN_CARD": card,
+    }  # fmt: skip
+    env.pop("CUDA_VISIBLE_DEVICES", None)
+    kind, queues = "rq.worker.SimpleWorker", ["large", "small"] if CARDS[card] == LARGE else ["small"]
+    if strategy == "gpubroker":
+        kind, queues = "worker_hooks.GpuSimpleWorker", ["jobs"]
+    command = [sys.executable, "-m", "rq.cli", "worker", "-q", "-u", url, "-w", kind, *queues]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def send(redis: Redis, strategy: str, jobs: Sequence[Task]) -> None:
+    """All jobs into their queues, in their order."""
+    for number, job in enumerate(jobs):
+        if strategy == "gpubroker":
+            meta = {"gpu": GpuRequest.checked(job.size).as_meta()}
+            Queue("jobs", connection=redis).enqueue(enhance, number, *job, meta=meta)
+        else:
+            queue = Queue("large" if job.size > SMALL else "small", connection=redis)
+            queue.enqueue(enhance, number, *job, retry=Retry(max=1000))
+
+
+def play(strategy: str, jobs: Sequence[Task], progress: Progress) -> dict[str, Any]:
+    """One strategy, from an empty server to the last job's end."""
+    with EmbeddedServer() as server, Redis.from_url(server.url, socket_timeout=600) as redis, ExitStack() as workers:
+        with Broker.from_url(server.url) as broker:
+            broker.update_config(memory_reserve_mb=0)
+            for host, sizes in HOSTS.items():
+                Publisher(broker, host).publish([_card(f"GPU-{host}-{i}", i, s) for i, s in enumerate(sizes)], 600_000)
+        count = WORKERS_A_CARD[strategy] * len(CARDS)
+        step = progress.add_task(f"{strategy}: {count} workers", total=count + len(jobs))
+        for card in CARDS:
+            for _ in range(WORKERS_A_CARD[strategy]):
+                workers.enter_context(worker(server.url, strategy, card))
+        while (ready := redis.scard("rq:workers")) < count:
+            progress.update(step, completed=ready)
+            time.sleep(0.1)
+        start = time.time()
+        send(redis, strategy, jobs)
+        runs, out_of_memory = list[Run](), 0
+        while len(runs) < len(jobs):
+            told = redis.blpop(["told"], timeout=300)
+            if told is None:
+                raise click.ClickException(f"{strategy}: {len(jobs) - len(runs)} jobs did not end")
+            one = json.loads(told[1])
+            if one["ran"]:
+                runs.append(Run(one["card"], one["size"], one["from"] - start, one["to"] - start))
+            out_of_memory += not one["ran"]
+            progress.update(step, completed=count + len(runs))
+    return {"seconds": max(run.ended for run in runs), "out_of_memory": out_of_memory, "runs": runs}
+
+
+def _card(uuid: str, index: int, size: int) -> GpuReport:
+    return GpuReport(
+        uuid, index, "card", State.OPTIMAL, State.OPTIMAL, "", memory_total_bytes=size, memory_used_bytes=0,
+        unmanaged_bytes=0, temperature_c=40,
+    )  # fmt: skip
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Memory in use on each card over time, a column of charts for each strategy, and the bound as a line."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    rows, columns = len(CARDS), len(STRATEGIES)
+    figure, charts = pyplot.subplots(rows, columns, figsize=(5 * columns, 1.3 * rows), sharex=True, squeeze=False)
+    for column, strategy in enumerate(STRATEGIES):
+        one = found["strategies"][strategy]
+        for row, (card, capacity) in enumerate(CARDS.items()):
+            chart = charts[row][column]
+            changes = sorted(
+                change for run in one["runs"] if run.card == card for change in
+                ((run.begun, run.size), (run.ended, -run.size))
+            )  # fmt: skip
+            times, used = [0.0], [0.0]
+            for at, size in changes:
+                times.append(at)
+                used.append(used[-1] + size / GB)
+            chart.fill_between(times, used, step="post", color="#4878a8")
+            chart.axvline(found["bound"], color="#c44e52", linewidth=1)
+            chart.set_ylim(0, capacity / GB)
+            if column == 0:
+                chart.set_ylabel(f"{card[4:]}\nGB", fontsize=8)
+        charts[0][column].set_title(
+            f"{strategy}: {one['seconds']:.0f} s ({one['ratio']:.2f} × bound), {one['out_of_memory']} out of memory",
+            fontsize=9,
+        )
+        charts[-1][column].set_xlabel("seconds; the red line is the packing bound")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+@click.command()
+@click.option("--jobs", "count", default=500, show_default=True)
+@click.option("--seconds", default=45.0, show_default=True, help="The packing bound to scale the jobs' times to.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--png", type=click.Path(path_type=Path), default=Path("build/makespan.png"), show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def main(count: int, seconds: float, seed: int, png: Path, as_json: bool) -> None:
+    """Play all strategies, print the comparison, draw it."""
+    jobs = tasks(count, seconds, seed)
+    found: dict[str, Any] = {"bound": bound(jobs), "strategies": {}}
+    with Progress(transient=True, disable=as_json) as progress:
+        for strategy in STRATEGIES:
+            one = play(strategy, jobs, progress)
+            found["strategies"][strategy] = {**one, "ratio": one["seconds"] / found["bound"]}
+    draw(found, png)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(
+        f"{count} jobs of 0.5 to 20 GB on {len(CARDS)} cards of {len(HOSTS)} hosts; bound {found['bound']:.1f} s"
+    )
+    click.echo(f"{'strategy':<24}{'seconds':>9}{'× bound':>9}{'out of memory':>15}")
+    for strategy, one in found["strategies"].items():
+        click.echo(f"{strategy:<24}{one['seconds']:>9.1f}{one['ratio']:>9.3f}{one['out_of_memory']:>15}")
+    click.echo(f"target for gpubroker: ≤ {TARGET:.2f} × bound, 0 out of memory; drawn in {png}")
+
+
+if __name__ == "__main__":
+    main()
