@@ -96,10 +96,10 @@ class Lot:
         patience = round(IN_HAND_SECONDS * 1000)
         return int(_run(self._redis, "stranded", keys, patience, Job.redis_job_namespace_prefix, *at_work))
 
-    def retake(self, entry: str, job_id: str) -> bool:
+    def retake(self, entry: str, job: Job) -> bool:
         """Put back a job that was taken up and never ran; ``entry`` is its own in the started registry."""
-        keys = (self.queue.started_job_registry.key, self.queue.intermediate_queue_key, self.queue.key)
-        return bool(_run(self._redis, "retake", keys, entry, job_id))
+        keys = (self.queue.started_job_registry.key, self.queue.intermediate_queue_key, self.queue.key, job.key)
+        return bool(_run(self._redis, "retake", keys, entry, job.id))
 
     def __len__(self) -> int:
         """How many jobs are parked."""
@@ -150,7 +150,8 @@ def take_up(worker: BaseWorker, job: Job, attempt: str, *, meta: bool = False) -
     execution = Execution(attempt, job.id, job.connection, worker.name)
     execution._job = job
     with worker.connection.pipeline() as pipeline:
-        pipeline.lrem(Queue(job.origin, connection=job.connection).intermediate_queue_key, 1, job.id)
+        intermediate = Queue(job.origin, connection=job.connection).intermediate_queue_key
+        pipeline.eval(_text("take_up"), 2, intermediate, job.key, job.id)  # by its text: no NOSCRIPT in the midst
         execution.save(ttl=ttl, pipeline=pipeline)
         ExecutionRegistry(job.id, connection=pipeline).add(execution=execution, ttl=ttl, pipeline=pipeline)
         job.started_job_registry.add_execution(execution, pipeline=pipeline, ttl=ttl, xx=False)

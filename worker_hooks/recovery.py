@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rq.defaults import RQ_KEY_PREFIX
-from rq.job import JobStatus, parse_job_id
+from rq.job import Job, JobStatus, parse_job_id
 from rq.utils import as_text
 
 from worker_hooks.parking import Lot
@@ -52,13 +52,17 @@ def recover_abandoned(queue: Queue, broker: Broker) -> int:
     aged = 0
     for entry in (leases[name] for name in broker.abandoned(list(leases))):
         job = queue.fetch_job(parse_job_id(entry))
-        if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
-            found += lot.retake(entry, job.id)
+        if job is not None and _never_ran(job):
+            found += lot.retake(entry, job)
         else:
             aged += int(connection.zadd(registry.key, {entry: _LONG_AGO}, xx=True, ch=True) or 0)
     if aged:
         registry.cleanup()
     return retaken + found + aged
+
+
+def _never_ran(job: Job) -> bool:
+    return job.get_status(refresh=False) == JobStatus.STARTED and job.started_at is None
 
 
 def recover_unstarted(queue: Queue) -> int:
@@ -71,8 +75,8 @@ def recover_unstarted(queue: Queue) -> int:
     entries: Any = connection.zrangebyscore(queue.started_job_registry.key, "-inf", now, 0, _LOOK_AT)
     for entry in map(as_text, entries):
         job = queue.fetch_job(parse_job_id(entry))
-        if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
-            found += lot.retake(entry, job.id)
+        if job is not None and _never_ran(job):
+            found += lot.retake(entry, job)
     return found
 
 

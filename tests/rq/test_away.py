@@ -14,7 +14,10 @@ KILLED = "tests.rq.workers.KilledBeforeStart"
 
 
 @pytest.mark.timeout(120)
-def test_a_job_that_was_taken_up_when_its_machine_went_off_runs_when_it_is_back(stage: Stage) -> None:
+@pytest.mark.parametrize(("looked_at", "retries"), [(False, 2), (True, 1)], ids=["by ours", "by a page of RQ's"])
+def test_a_job_that_was_taken_up_when_its_machine_went_off_runs_when_it_is_back(
+    stage: Stage, looked_at: bool, retries: int
+) -> None:
     stage.broker.update_config(reclaim_seconds=0.1)
     job = stage.enqueue(jobs.look, retries=2)
     assert stage.worker(KILLED, "--burst").wait(30) == -signal.SIGKILL
@@ -25,5 +28,9 @@ def test_a_job_that_was_taken_up_when_its_machine_went_off_runs_when_it_is_back(
     registry = StartedJobRegistry(queue=stage.queue)
     (entry,) = stage.redis.zrange(registry.key, 0, -1)
     stage.redis.zadd(registry.key, {entry: 1})
+    if looked_at:  # `rq info`, a dashboard, a plain worker: RQ's own clean-up knows it as abandoned, so as a lost try
+        registry.cleanup()
     stage.worker()  # its first maintenance comes before all else
     assert "GPU-a" in stage.outcome(job)
+    job.refresh()
+    assert job.retries_left == retries
