@@ -20,9 +20,10 @@ test: install  ## everything, on an embedded real server
 	$(BIN)/python -m pytest $(ARGS)
 
 MINUTES ?= 10
-soak: install  ## a model beside the scripts; load and faults, every committed state checked; MINUTES=10
+soak: install  ## a model beside the scripts; load and faults, then RQ jobs and kills, every committed state checked; MINUTES=10
 	GPUBROKER_PROOF_EXAMPLES=$$(( $(MINUTES) * 30 )) $(BIN)/python -m pytest -q --timeout 0 tests/proof/test_state_machine.py
 	$(BIN)/python -m tests.proof.soak --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m tests.proof.rq_soak --jobs $$(( $(MINUTES) * 200 )) --kills $$(( $(MINUTES) * 20 ))
 
 mutants: install  ## bugs on purpose, one at a time: the suite must notice each
 	$(BIN)/python -m tests.proof.mutants $(ARGS)

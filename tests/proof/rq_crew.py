@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker import Broker
+from broker.errors import BrokerError
 from broker.process import began
 from broker.publish import Publisher
 from broker.values import LeaseVerdict
@@ -50,7 +51,7 @@ class Agents:
         while not self._stopped.wait(_SAMPLE_SECONDS):
             try:
                 self._publish()
-            except Exception as error:
+            except (BrokerError, OSError) as error:
                 self.failed = f"the agents stopped: {error!r}"
                 return
 
@@ -181,12 +182,12 @@ class Killer:
     def _does(self, kind: str, worker: Worker) -> bool:
         if kind == "worker":
             return self._send(worker, kind, worker.process.pid)
-        if kind == "pause":
-            if any(hit == "pause" for hit, _ in worker.hits) or not self._send(worker, kind, worker.process.pid):
+        children = worker.children(helpers=kind == "helper")
+        if kind == "pause":  # one in the midst of a job
+            if not children or not self._send(worker, kind, worker.process.pid):
                 return False
             self._frozen[worker.name] = time.monotonic() + self._dice.uniform(*self._seconds)
             return True
-        children = worker.children(helpers=kind == "helper")
         return bool(children) and self._send(worker, kind, self._dice.choice(children))
 
     def _send(self, worker: Worker, kind: str, pid: int) -> bool:
@@ -207,5 +208,3 @@ class Killer:
                 worker.hits.append(("thaw", time.monotonic()))
                 if worker.lives:
                     os.kill(worker.process.pid, signal.SIGCONT)
-
-

@@ -63,7 +63,7 @@ class Places:
             self._move(*command[1:5])
         elif len(command) > 2 and command[1].startswith(_JOB) and name in ("HSET", "HMSET"):
             self._note(command[1].removeprefix(_JOB), dict(zip(command[2::2], command[3::2], strict=True)))
-        elif len(command) > 2 and place_of(command[1]) is not None:
+        elif len(command) > 1 and place_of(command[1]) is not None:
             effect = _EFFECTS.get(name)
             if effect is None:
                 raise ValueError(f"{name} on {command[1]}")

@@ -1,7 +1,8 @@
 """RQ jobs under leases while work-horses, workers and helpers are killed: every job done once, or as RQ's retries say.
 
-``python -m tests.proof.rq_soak --jobs 2000 --kills 200 [--seed S] [--json] [--keep FOLDER]``; exit status 1 if a rule was
-broken. Three simulated hosts of two cards; every committed state of ledger and RQ is checked from the replication stream.
+``python -m tests.proof.rq_soak --jobs 2000 --kills 200 [--seed S] [--json] [--keep FOLDER]``; exit status 1 if a rule
+was broken. Three simulated hosts of two cards; every committed state of ledger and RQ is checked from the replication
+stream.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ HOSTS = {host: (f"GPU-{host}-a", f"GPU-{host}-b") for host in ("h1", "h2", "h3")
 QUEUES = ("small", "big")
 _CARD_BYTES = 6 * GIB - 512 * MIB  # what a card of tests.conftest.report lends
 #: What jobs ask for, and how often: mostly small, some on two cards, some nearly a whole card, some nothing at all.
-_SHARES = {"256MiB": 4, "512MiB": 6, "1GiB": 8, "2GiB": 4, "5GiB": 2, "5.5GiB": 1, "2x1GiB": 2, "2x4GiB": 1, "": 5}
+_SHARES = {"512MiB": 4, "1GiB": 6, "2GiB": 6, "3GiB": 4, "5GiB": 3, "5.5GiB": 2, "2x2GiB": 3, "2x4GiB": 2, "": 5}
 _BIG = 4 * GIB
+_DEPENDENT_SHARE = 0.1
+#: Seconds of work: most are short, some outlive a lease whose worker is frozen.
+_SHORT, _LONG, _LONG_SHARE = (0.01, 0.4), (3.0, 7.0), 0.03
+_PAUSE_SECONDS = (1.0, 9.0)
 _TICK_SECONDS = 0.02
 _STUCK_SECONDS = 90.0
 _QUIET_SECONDS = 60.0
@@ -92,7 +97,7 @@ class RqSoak:
         return self.result
 
     def _work(self, agents: Agents, workers: Workers, show: Show) -> None:
-        self.workers, self.killer = workers, Killer(workers, self.dice, (1.0, 6.0))
+        self.workers, self.killer = workers, Killer(workers, self.dice, _PAUSE_SECONDS)
         try:
             self._hammer(show)
         finally:
@@ -139,15 +144,18 @@ class RqSoak:
     def _enqueue(self, name: str) -> None:
         asked = self.dice.choices(list(_SHARES), list(_SHARES.values()))[0]
         known = list(self.watch.jobs)[-self._backlog :]
-        after = self.dice.sample(known, self.dice.choice((1, 1, 2))) if len(known) > 1 and self.dice.random() < 0.1 else []
+        depends = len(known) > 1 and self.dice.random() < _DEPENDENT_SHARE
+        after = self.dice.sample(known, self.dice.choice((1, 1, 2))) if depends else []
         retries = self.dice.choice((0, 1, 2, 3, 3, 5))
         meta, queue = {}, self.dice.choice(QUEUES)
         if asked:
-            request = GpuRequest.checked(asked, ttl=self.dice.choice((3, 4, 5)), priority=self.dice.choice((0, 0, 0, 5)))
+            ttl, priority = self.dice.choice((3, 4, 5)), self.dice.choice((0, 0, 0, 5))
+            request = GpuRequest.checked(asked, ttl=ttl, priority=priority)
             meta, queue = {"gpu": request.as_meta()}, "big" if request.memory_bytes >= _BIG else queue
+        seconds = self.dice.uniform(*(_LONG if self.dice.random() < _LONG_SHARE else _SHORT))
         self.watch.expect(Job(name, retries, tuple(after)))
         Queue(queue, connection=self.redis).enqueue(
-            work, self.dice.uniform(0.01, 0.4), job_id=name, meta=meta, result_ttl=-1, failure_ttl=-1, job_timeout=120,
+            work, seconds, job_id=name, meta=meta, result_ttl=-1, failure_ttl=-1, job_timeout=120,
             retry=Retry(max=retries) if retries else None,
             depends_on=Dependency(jobs=after, allow_failure=True) if after else None,
         )  # fmt: skip

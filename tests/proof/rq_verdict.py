@@ -43,7 +43,8 @@ class Verdict:
                 if not any(death in why for death in _DEATHS):
                     yield f"{job.id} failed by itself: {why}"
             else:
-                yield f"{job.id} is {status} at the end, in {sorted(self._watch.places.jobs[job.id].elements())}: {story}"
+                where = sorted(self._watch.places.jobs[job.id].elements())
+                yield f"{job.id} is {status} at the end, in {where}: {story}"
 
     def _of_finished(self, job: Job, story: str) -> Iterator[str]:
         """Exactly one run was completed, not counting those whose worker was killed before RQ had heard of it."""
@@ -82,11 +83,13 @@ class Verdict:
         """Nothing is left in RQ's lists and registries, nor in what the workers keep beside them."""
         for name in queues:
             queue = Queue(name, connection=redis)
-            kept = {
-                "queue": queue.get_job_ids(), "intermediate": redis.lrange(queue.intermediate_queue_key, 0, -1),
-                **{place: redis.zrange(f"rq:{place}:{name}", 0, -1) for place in ("wip", "scheduled", "deferred", "ready")},
-                "parked": redis.hgetall(f"rq:gpu:{name}:parked"), "until": redis.zrange(f"rq:gpu:{name}:until", 0, -1),
-            }  # fmt: skip
+            registries = (f"rq:{place}:{name}" for place in ("wip", "scheduled", "deferred", "ready"))
+            kept: dict[str, object] = {
+                "the queue": queue.get_job_ids(),
+                "the intermediate list": redis.lrange(queue.intermediate_queue_key, 0, -1),
+                "the parked": redis.hgetall(f"rq:gpu:{name}:parked"),
+                **{key: redis.zrange(key, 0, -1) for key in (*registries, f"rq:gpu:{name}:until")},
+            }
             yield from (f"{what} of {name} holds {left}" for what, left in kept.items() if left)
         for key in redis.scan_iter("rq:execution*", count=1000):
             yield from self._of_execution(redis, key.decode())
@@ -99,5 +102,3 @@ class Verdict:
             worker = (redis.hget(key, "worker_name") or b"").decode()
             if worker in self._workers and not self._workers[worker].hits:
                 yield f"{key} is left, and nobody had harmed {worker}"
-
-

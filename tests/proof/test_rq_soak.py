@@ -1,0 +1,58 @@
+"""A small dose of the RQ soak; and what it would say if a rule were broken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.proof.rq_places import Places
+from tests.proof.rq_soak import soak
+
+QUEUE, POPPED, WIP, FINISHED = "rq:queue:q", "rq:queue:q:intermediate", "rq:wip:q", "rq:finished:q"
+STATUS = ("HSET", "rq:job:j", "status", "queued")
+
+
+@pytest.mark.timeout(180)
+def test_a_small_dose_of_kills_loses_no_job_and_runs_none_twice() -> None:
+    result = soak(60, 6, seed=7)
+    assert not result.violations, "\n".join(result.violations)
+    assert sum(result.jobs.values()) == 60
+    assert result.events["granted"] >= 30
+    assert sum(count for kind, count in result.kills.items() if kind != "pause") == 6
+
+
+def places(*transactions: Sequence[Sequence[str]]) -> list[str]:
+    """What is wrong after the last of these transactions; nothing is after those before."""
+    kept, wrong = Places(), list[str]()
+    for transaction in transactions:
+        assert wrong == []
+        wrong = list(kept.take(transaction))
+    return wrong
+
+
+def test_the_way_of_a_job_from_its_queue_to_its_end_is_lawful() -> None:
+    assert not places(
+        [STATUS, ("RPUSH", QUEUE, "j")],
+        [("LMOVE", QUEUE, POPPED, "LEFT", "RIGHT")],
+        [("ZADD", WIP, "9", "j:e1")],
+        [("LREM", POPPED, "1", "j"), ("HSET", "rq:job:j", "status", "started")],
+        [("HSET", "rq:job:j", "status", "finished"), ("ZADD", FINISHED, "9", "j"), ("ZREM", WIP, "j:e1")],
+    )
+
+
+def test_a_job_that_leaves_one_place_before_it_has_another_is_lost() -> None:
+    assert places([STATUS, ("RPUSH", QUEUE, "j")], [("LPOP", QUEUE)]) == ["j (queued) is nowhere: lost"]
+
+
+@pytest.mark.parametrize("transaction", [
+    [("RPUSH", QUEUE, "j")], [("ZADD", "rq:scheduled:q", "9", "j")], [("ZADD", FINISHED, "9", "j")],
+], ids=str)  # fmt: skip
+def test_a_job_in_two_places_would_run_twice(transaction: list[tuple[str, ...]]) -> None:
+    (wrong,) = places([STATUS, ("RPUSH", QUEUE, "j")], transaction)
+    assert "would run twice" in wrong
+
+
+def test_two_executions_of_one_job_are_told() -> None:
+    (wrong,) = places([STATUS, ("ZADD", WIP, "9", "j:e1")], [("ZADD", WIP, "9", "j:e2")])
+    assert "['wip', 'wip']" in wrong
