@@ -166,7 +166,7 @@ class Killer:
     @property
     def kills(self) -> int:
         """How many were killed."""
-        return self.done.total() - self.done["pause"]
+        return self.done.total() - self.done["pause"] - self.done["blackout"]
 
     def strike(self) -> str:
         """Do one thing to somebody; what was done, or nothing if nobody was there for it."""
@@ -198,6 +198,14 @@ class Killer:
             worker.hits.pop()
             return False
         return True
+
+    def strike_all(self) -> None:
+        """The power goes off: every worker is gone at once."""
+        self.thaw(all_of_them=True)
+        for worker in self._workers.posts.values():
+            if worker.lives and self._send(worker, "worker", worker.process.pid):
+                worker.process.wait()
+        self.done["blackout"] += 1
 
     def thaw(self, *, all_of_them: bool = False) -> None:
         """Let those go on whose pause is over."""

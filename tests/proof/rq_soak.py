@@ -48,6 +48,9 @@ _PAUSE_SECONDS = (1.0, 9.0)
 _TICK_SECONDS = 0.02
 _STUCK_SECONDS = 90.0
 _QUIET_SECONDS = 60.0
+_DEATHS_MOST = 10
+#: Jobs from one moment without any worker to the next.
+_BLACKOUT_EVERY = 250
 Show = Callable[[str], None]
 
 
@@ -77,6 +80,7 @@ class RqSoak:
         self.journal = Journal()
         self._folder, self._jobs, self._backlog = folder, jobs, backlog
         self._due = sorted(self.dice.uniform(0.02, 0.9) * jobs for _ in range(kills))
+        self._blackouts = [n * _BLACKOUT_EVERY for n in range(1, 1 + jobs // _BLACKOUT_EVERY)]
         self._aged_at = self._struck_at = 0.0
 
     def run(self, show: Show) -> Result:
@@ -120,12 +124,16 @@ class RqSoak:
             if time.monotonic() - moved > _STUCK_SECONDS:
                 self.result.violations.append(f"no job ended for {_STUCK_SECONDS:g} s, {self._jobs - over} are left")
                 return
+            if len(self.workers.deaths) > _DEATHS_MOST:
+                self.result.violations.append("the workers die by themselves")
+                return
             if self.follower.broken:
                 raise StreamEnded(self.follower.broken)
             self._feed(over)
             self.killer.thaw()
             self.workers.replace_dead()
             self._strike(over)
+            self._blackout(over)
             self._pass_time()
             show(self._line(over))
             time.sleep(_TICK_SECONDS)
@@ -167,6 +175,22 @@ class RqSoak:
             if struck and struck != "pause":
                 self._due.pop(0)
             self._struck_at = time.monotonic() + (self.dice.uniform(0, 0.3) if struck else 0)
+
+    def _blackout(self, over: int) -> None:
+        """Everybody is gone for longer than ledger and RQ remember who had what."""
+        if not self._blackouts or over < self._blackouts[0] - _BLACKOUT_EVERY // 2:
+            return
+        self._blackouts.pop(0)
+        self.killer.strike_all()
+        while self.broker.leases():
+            self.broker.reap()
+            time.sleep(_TICK_SECONDS)
+        for key in self.text.scan_iter("gpubroker:*:ended:*", count=1000):
+            self.text.delete(key)
+        for name in QUEUES:
+            registry = StartedJobRegistry(name, connection=self.redis)
+            for entry in self.text.zrange(registry.key, 0, -1):
+                self.redis.zadd(registry.key, {entry: 1}, xx=True)
 
     def _pass_time(self) -> None:
         """What RQ does by itself 90 s after a worker's last word, and every ten minutes: plain jobs are RQ's own."""

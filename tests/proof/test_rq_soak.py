@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 
 import pytest
+from redis import Redis
 
+from tests.proof import rq_jobs
 from tests.proof.rq_places import Places
 from tests.proof.rq_soak import soak
 
@@ -56,3 +61,51 @@ def test_a_job_in_two_places_would_run_twice(transaction: list[tuple[str, ...]])
 def test_two_executions_of_one_job_are_told() -> None:
     (wrong,) = places([STATUS, ("ZADD", WIP, "9", "j:e1")], [("ZADD", WIP, "9", "j:e2")])
     assert "['wip', 'wip']" in wrong
+
+
+# -- what a run sees of the others -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def text(redis_url: str) -> Iterator[Redis]:
+    """A card of 10 bytes."""
+    with Redis.from_url(redis_url, decode_responses=True) as redis:
+        redis.hset(rq_jobs.CAPACITY, "GPU-a", 10)
+        yield redis
+
+
+def begin(redis: Redis, process: str, size: int = 4) -> list[str]:
+    """A run of one job begins in a process; its complaints."""
+    told: rq_jobs.Told = {"job": "j", "process": process, "worker": "w", "lease": "j.1", "bytes": size}
+    rq_jobs._begin(redis, told, ("GPU-a",))
+    return [fields["text"] for _, fields in redis.xrange(rq_jobs.RUNS) if fields["kind"] == "wrong"]
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that lives."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def written(pid: int) -> str:
+    return f"{pid} {rq_jobs.began(pid)}"
+
+
+def test_a_second_run_at_the_same_time_is_told(text: Redis, other: subprocess.Popen[bytes]) -> None:
+    assert begin(text, written(other.pid)) == []
+    assert "while it runs in" in begin(text, written(os.getpid()))[0]
+
+
+def test_a_card_that_is_too_full_is_told(text: Redis, other: subprocess.Popen[bytes]) -> None:
+    assert begin(text, written(other.pid), 6) == []
+    assert "GPU-a has 10 bytes, in use are" in begin(text, written(os.getpid()), 5)[1]
+
+
+def test_a_killed_run_neither_runs_nor_uses_anything(text: Redis, other: subprocess.Popen[bytes]) -> None:
+    assert begin(text, written(other.pid), 10) == []
+    other.kill()
+    other.wait()
+    assert begin(text, written(os.getpid()), 10) == []
