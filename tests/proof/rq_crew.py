@@ -96,7 +96,7 @@ class Worker:
         with contextlib.suppress(OSError):
             for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if (b"worker_hooks.keeper" in command) == helpers and command:
+                if command and (b"worker_hooks.keep" in command) == helpers:
                     found.append(int(pid))
         return found
 
