@@ -39,14 +39,15 @@ class Places:
         self.retries: dict[str, int] = {}
         self._members: dict[str, list[str]] = defaultdict(list)
         self._scores: dict[str, dict[str, float]] = defaultdict(dict)
-        self._touched: set[str] = set()
+        #: The jobs of the newest transaction.
+        self.touched: set[str] = set()
 
     def take(self, commands: Sequence[Command]) -> Iterator[str]:
         """Carry a transaction out; yields what is wrong after it."""
-        self._touched = set()
+        self.touched = set()
         for command in commands:
             self._apply(command)
-        for job in self._touched & self.status.keys():
+        for job in self.touched & self.status.keys():
             now = {place for place, count in self.jobs[job].items() if count > 0}
             many = [place for place, count in self.jobs[job].items() if count > 1]
             if not now:
@@ -72,7 +73,7 @@ class Places:
     def _note(self, job: str, fields: dict[str, str]) -> None:
         if "status" in fields:
             self.status[job] = fields["status"]
-            self._touched.add(job)
+            self.touched.add(job)
         if "retries_left" in fields:
             self.retries[job] = int(fields["retries_left"])
 
@@ -81,7 +82,7 @@ class Places:
         if place is not None:
             job = member.partition(":")[0]
             self.jobs[job][place] += by
-            self._touched.add(job)
+            self.touched.add(job)
 
     def _clear(self, key: str) -> None:
         for member in (*self._members.pop(key, ()), *self._scores.pop(key, ())):

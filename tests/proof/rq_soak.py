@@ -188,9 +188,11 @@ class RqSoak:
         for key in self.text.scan_iter("gpubroker:*:ended:*", count=1000):
             self.text.delete(key)
         for name in QUEUES:
-            registry = StartedJobRegistry(name, connection=self.redis)
+            queue = Queue(name, connection=self.redis)
+            registry = StartedJobRegistry(queue=queue)
             for entry in self.text.zrange(registry.key, 0, -1):
                 self.redis.zadd(registry.key, {entry: 1}, xx=True)
+            queue.release_maintenance_lock()  # of a worker that died in the midst of it; else it stands for 15 minutes
 
     def _pass_time(self) -> None:
         """What RQ does by itself 90 s after a worker's last word, and every ten minutes: plain jobs are RQ's own."""

@@ -60,10 +60,10 @@ class Verdict:
         return any(since - _MARGIN_SECONDS <= at <= until + _MARGIN_SECONDS for _, at in hits)
 
     def _story(self, job: Job) -> str:
-        if not job.runs and not job.burnt:
-            return "never ran"
-        first = min([run.began for run in job.runs] + [one.since for one in job.burnt])
-        told: list[tuple[float, str]] = []
+        if not job.path:
+            return "never enqueued"
+        first = job.path[0][0]
+        told = [(at, f"in {where}") for at, where in job.path]
         for run in job.runs:
             told.append((run.began, f"starts in {run.process.partition(' ')[0]} of {run.worker}"))
             if run.ended:
@@ -75,9 +75,9 @@ class Verdict:
             (at, f"{what} of {name}")
             for name in names & self._workers.keys()
             for what, at in self._workers[name].hits
-            if first - 20 <= at <= last + 5
+            if first <= at <= last + 5
         ]
-        return "; ".join(f"{at - first:+.2f} s {what}" for at, what in sorted(told))
+        return "; ".join(f"{at - first:.2f} s {what}" for at, what in sorted(told))
 
     def of_books(self, redis: Redis, queues: tuple[str, ...]) -> Iterator[str]:
         """Nothing is left in RQ's lists and registries, nor in what the workers keep beside them."""
@@ -88,7 +88,7 @@ class Verdict:
                 "the queue": queue.get_job_ids(),
                 "the intermediate list": redis.lrange(queue.intermediate_queue_key, 0, -1),
                 "the parked": redis.hgetall(f"rq:gpu:{name}:parked"),
-                **{key: redis.zrange(key, 0, -1) for key in (*registries, f"rq:gpu:{name}:until")},
+                **{key: redis.zrange(key, 0, -1, withscores=True) for key in (*registries, f"rq:gpu:{name}:until")},
             }
             yield from (f"{what} of {name} holds {left}" for what, left in kept.items() if left)
         for key in redis.scan_iter("rq:execution*", count=1000):

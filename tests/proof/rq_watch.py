@@ -48,6 +48,8 @@ class Job:
     retries: int
     after: tuple[str, ...] = ()
     runs: list[Run] = field(default_factory=list)
+    #: Where RQ had it, by when.
+    path: list[tuple[float, str]] = field(default_factory=list)
     burnt: list[Burnt] = field(default_factory=list)
     #: The worker of its newest execution, and since when.
     worker: str = ""
@@ -96,6 +98,10 @@ class Watch(Checker):
                 self._hear(dict(zip(command[3::2], command[4::2], strict=True)))
             elif command[0].upper() in ("HSET", "HMSET") and command[1].startswith(_EXECUTION):
                 self._execute(dict(zip(command[2::2], command[3::2], strict=True)))
+        for name in self.places.touched & self.jobs.keys():
+            path, now = self.jobs[name].path, "+".join(sorted(+self.places.jobs[name])) or "nowhere"
+            if not path or path[-1][1] != now:
+                path.append((time.monotonic(), now))
         for name, retries in before.items():
             self._follow(self.jobs[name], retries)
         return step
