@@ -202,16 +202,17 @@ class RqSoak:
         for name in QUEUES:
             queue = Queue(name, connection=self.redis)
             registry = StartedJobRegistry(queue=queue)
-            aged = 0
+            # Aged, and cleaned up under RQ's lock, now or the next time: its clean-up bears no other beside it
             for entry in self.text.zrange(registry.key, 0, -1):
                 job, _, execution = entry.partition(":")
                 worker = self.text.hget(f"rq:execution:{job}:{execution}", "worker_name")
                 known = self.workers.all.get(worker or "")
                 if known is not None and not known.lives and "gpu" not in queue.fetch_job(job).meta:  # type: ignore[union-attr]
-                    aged += self.redis.zadd(registry.key, {entry: 1}, xx=True, ch=True)
-            if aged:
+                    self.redis.zadd(registry.key, {entry: 1}, xx=True)
+            if queue.acquire_maintenance_lock():
                 registry.cleanup()
-            ReadyJobRegistry(queue=queue).cleanup()
+                ReadyJobRegistry(queue=queue).cleanup()
+                queue.release_maintenance_lock()
 
     # -- at its end ----------------------------------------------------------------------------------------------------
 
