@@ -206,6 +206,15 @@ class Mirror:
         if not items:
             self.lists.pop(key, None)
 
+    def _lrem(self, key: str, args: Command) -> None:
+        """From the front, or with a count of 0 all of them; a script needs no other."""
+        items = self.lists.get(key, [])
+        for _ in range(int(args[0]) or items.count(args[1])):
+            if args[1] in items:
+                items.remove(args[1])
+        if not items:
+            self.lists.pop(key, None)
+
     def _xadd(self, key: str, args: Command) -> None:
         if key != "events":
             return
@@ -234,6 +243,7 @@ _EFFECTS: dict[str, Callable[[Mirror, str, Command], None]] = {
     "SET": Mirror._set,
     "RPUSH": Mirror._rpush,
     "LPOP": Mirror._lpop,
+    "LREM": Mirror._lrem,
     "BLPOP": Mirror._lpop,
     "XADD": Mirror._xadd,
     "XTRIM": Mirror._nothing,
