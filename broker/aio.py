@@ -262,6 +262,11 @@ class AsyncBroker(AsyncViews):
 
         return await explain_async(self, what, **request)
 
+    async def peak_bytes(self, lease_id: str) -> int:
+        """As ``Broker.peak_bytes``."""
+        key = self.keys.lease(check_name("lease_id", lease_id))
+        return int(await self._run_command("HGET", key, "peak_bytes") or 0)
+
     async def epoch(self) -> int:
         """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""
         return int(await self._run_command("HGET", self.keys.ledger, "epoch") or 0)

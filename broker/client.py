@@ -309,6 +309,10 @@ class Broker(Views):
 
         return explain(self, what, **request)
 
+    def peak_bytes(self, lease_id: str) -> int:
+        """The most memory that agents saw a lease's processes use; 0 if none has seen any, or the lease is over."""
+        return int(self._run_command("HGET", self.keys.lease(check_name("lease_id", lease_id)), "peak_bytes") or 0)
+
     def epoch(self) -> int:
         """The ledger's generation: seconds since 2025 at its birth or at a change of primary; 0 without one."""
         return int(self._run_command("HGET", self.keys.ledger, "epoch") or 0)

@@ -121,9 +121,9 @@ class Borrowing(Dequeuing):
 
     def _note_peak(self, job: Job, lease: Lease) -> None:
         try:
-            held = self._ledger.get(lease.id)
-            if held is not None and held.peak_bytes:
-                parking.note_peak(self, job, held.peak_bytes)
+            peak = self._ledger.peak_bytes(lease.id)
+            if peak:
+                parking.note_peak(self, job, peak)
         except (BrokerError, redis.RedisError) as error:
             self.log.warning("Worker %s: what job %s used is not noted: %s", self.name, job.id, error)
 

@@ -175,8 +175,8 @@ class Dequeuing(BaseWorker):
             return Found(job, queue, refusal=error)
         if request is not None:
             found = self._asked(job, queue, request)
-            handed, self._admission.handed = self._admission.handed, None
-            return found or self._handed(handed, queues)
+            instead, self._admission.handed = self._admission.handed, None
+            return found or self._handed(instead, queues)
         # A plain job: nothing is to be handed over from here on, and what was just before comes first.
         handed = self._handed(self._admission.rise(), queues)
         if handed is None:

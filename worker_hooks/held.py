@@ -25,7 +25,7 @@ GRACE_SECONDS = 10.0
 #: How long a job may outlive its worker. The kernel kills a horse with its worker; this is for all others.
 ORPHAN_SECONDS = 2.0
 #: What a worker has for returning the lease of a job that ended, before its helper does.
-OWNER_SECONDS = 0.1
+OWNER_SECONDS = 0.5
 
 #: ``pidfd_send_signal(2)``, since Linux 6.9: to the whole group that the process leads, or led.
 _PROCESS_GROUP = 1 << 2

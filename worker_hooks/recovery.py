@@ -6,10 +6,17 @@ the job's lease was not renewed and its time is over, or nothing of it is left.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import WatchError
+from rq.callbacks import execute_failure_callback
 from rq.defaults import RQ_KEY_PREFIX
+from rq.exceptions import AbandonedJobError
+from rq.executions import Execution
 from rq.job import Job, JobStatus, parse_job_id
+from rq.job_lifecycle import record_job_failure
+from rq.rate_limit import release_slot
 from rq.utils import as_text
 
 from worker_hooks.parking import Lot
@@ -22,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Entries looked at: those heard of least lately, and so the dead ones, come first.
 _LOOK_AT = 100
-#: A score in the past of any clock: RQ's own clean-up takes the entry for abandoned.
-_LONG_AGO = 1
 
 
 def its_turn(queue: Queue, seconds: float) -> bool:
@@ -43,22 +48,50 @@ def recover(queue: Queue, broker: Broker) -> int:
 
 def recover_abandoned(queue: Queue, broker: Broker) -> int:
     """The jobs that dead workers of this queue had in their hands, or at work."""
-    lot, registry, connection = Lot(queue), queue.started_job_registry, queue.connection
-    retaken = recover_unstarted(queue)
-    raw: Any = connection.zrange(registry.key, 0, -1)
+    lot, retaken = Lot(queue), recover_unstarted(queue)
+    raw: Any = queue.connection.zrange(queue.started_job_registry.key, 0, -1)
     entries = [as_text(entry) for entry in raw]
     found = lot.put_back_stranded([parse_job_id(entry) for entry in entries])
     leases = {lease_name(parse_job_id(entry), entry.rpartition(":")[2]): entry for entry in entries[:_LOOK_AT]}
-    aged = 0
     for entry in (leases[name] for name in broker.abandoned(list(leases))):
         job = queue.fetch_job(parse_job_id(entry))
         if job is not None and _never_ran(job):
             found += lot.retake(entry, job)
+        elif job is not None:
+            found += _settle(queue, entry, job)
+    return retaken + found
+
+
+def _settle(queue: Queue, entry: str, job: Job) -> bool:
+    """A job that had started is retried, or fails, as RQ has it with abandoned ones. False if somebody else saw to it.
+
+    RQ's own clean-up reads and then writes: two at once would retry a job twice.
+    """
+    registry, connection = queue.started_job_registry, queue.connection
+    with connection.pipeline() as pipeline:
+        pipeline.watch(job.key)  # type: ignore[no-untyped-call]
+        started = as_text(pipeline.hget(job.key, "status") or b"") == JobStatus.STARTED
+        if not started or pipeline.zscore(registry.key, entry) is None:
+            return False
+        pipeline.multi()
+        Execution(entry.rpartition(":")[2], job.id, connection).delete(job, pipeline)
+        why = f"Its worker died: found by the lease {lease_name(job.id, entry.rpartition(':')[2])}, which was given up."
+        retried = bool(job.retries_left)
+        if retried:
+            job.retry(queue, pipeline)
         else:
-            aged += int(connection.zadd(registry.key, {entry: _LONG_AGO}, xx=True, ch=True) or 0)
-    if aged:
-        registry.cleanup()
-    return retaken + found + aged
+            record_job_failure(job, why, pipeline)
+        try:
+            pipeline.execute()
+        except WatchError:
+            return False
+    if not retried:
+        with suppress(Exception):  # as RQ: a callback that raises is its own trouble
+            execute_failure_callback(job, queue.death_penalty_class, AbandonedJobError, AbandonedJobError(why), None)
+        job.send_webhooks(JobStatus.FAILED, exc_string=why)
+        queue.enqueue_dependents(job)
+        release_slot(job)
+    return True
 
 
 def _never_ran(job: Job) -> bool:
