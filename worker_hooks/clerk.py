@@ -33,6 +33,10 @@ class Answer:
     deadline: float = 0.0
 
 
+#: After so long the clerk imports what it needs to talk to Redis; before, jobs may be waiting to be watched.
+_QUIET_SECONDS = 0.3
+
+
 class Clerk:
     """Asks one thing after the other, and rings when there is an answer."""
 
@@ -56,10 +60,14 @@ class Clerk:
         return [self._answers.popleft() for _ in range(len(self._answers))]
 
     def _work(self) -> None:
-        import broker.client  # noqa: F401 - a tenth of a second, before the first lease is in a hurry
-
+        first = None
+        with contextlib.suppress(queue.Empty):
+            first = self._tasks.get(timeout=_QUIET_SECONDS)
+        if first is None:  # nobody is in a hurry now
+            import broker.client  # noqa: F401 - a tenth of a second
         while True:
-            held, release = self._tasks.get()
+            held, release = first or self._tasks.get()
+            first = None
             self._answers.append(_release(held) if release else _renew(held))
             os.write(self._cord, b"!")
 

@@ -92,13 +92,12 @@ class Watch:
             lease_id=lease_id, job=job, own=job.pid == self._starter, claim=tuple(claim),
             watch=frozenset(owner.pid for owner in owners), **facts,
         )  # fmt: skip
-        if job.gone:
-            self._end(held)
-            return
-        if job.fd is not None:
-            self._selector.register(job.fd, selectors.EVENT_READ)
         if any(owner.gone for owner in owners):
             self._orphaned(held)
+        if job.fd is not None:
+            self._selector.register(job.fd, selectors.EVENT_READ)
+        if job.gone:
+            self._end(held)
 
     def _owner(self, pid: int, started: str) -> Process:
         known = self._owners.get(pid)
@@ -119,12 +118,13 @@ class Watch:
                     if owner.pid in held.watch:
                         self._orphaned(held)
         for held in list(self._held.values()):
-            if held.job.fd is not None and held.job.fd in ready:
+            if held.job.fd is not None and held.job.fd in ready and not held.releasing:
                 self._end(held)
 
     def _orphaned(self, held: Held) -> None:
         held.orphan = True
-        if held.releasing:
+        if held.releasing:  # its job was seen gone before its worker
+            held.kill_leftovers()
             held.due = 0.0
         held.kill_by(time.monotonic() + ORPHAN_SECONDS)
 
@@ -190,19 +190,17 @@ class Watch:
         A worker that lives releases it itself, and says so; one that was killed with its job may be seen gone after it.
         """
         held.kill_leftovers()
-        self._let_go(held)
+        if held.job.fd is not None:
+            self._selector.unregister(held.job.fd)
         worker_lives = bool(held.watch) and not held.orphan
         held.orphan = held.orphan or held.own  # who borrowed for itself is dead
         held.releasing, held.due = True, time.monotonic() + OWNER_SECONDS if worker_lives or held.own else 0.0
 
     def _forget(self, held: Held) -> None:
-        self._let_go(held)
-        del self._held[held.lease_id]
-
-    def _let_go(self, held: Held) -> None:
-        if held.job.fd is not None:
+        if held.job.fd is not None and not held.releasing:
             self._selector.unregister(held.job.fd)
         held.job.close()
+        del self._held[held.lease_id]
 
 
 def main() -> None:

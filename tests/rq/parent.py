@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from redis import Redis
 
@@ -55,10 +56,20 @@ def horse(how: dict[str, object], view: JobLease) -> None:
     os._exit(0)
 
 
+def wait_until_it_watches(keeper: int) -> None:
+    """It ignores SIGTERM from just before it begins: a worker starts it long before its first job."""
+    while True:
+        ignored = next(line for line in Path(f"/proc/{keeper}/status").read_text().splitlines() if "SigIgn" in line)
+        if int(ignored.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.005)
+
+
 def main() -> None:
     how = json.loads(sys.argv[1])
     url = str(how["url"])
     keeper = Keeper(url, "default")
+    wait_until_it_watches(keeper.pid or 0)
     with Broker.from_url(url) as broker:
         lease = broker.acquire("4GiB", ttl=how.get("ttl", 3))
     pid = os.fork()
