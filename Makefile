@@ -41,11 +41,12 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; the agent beside others; a job beside plain rq
+bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; the agent beside others; jobs beside plain rq; a makespan
 	$(BIN)/python -m benchmarks.roundtrip
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/python -m benchmarks.rq
+	$(BIN)/python -m benchmarks.makespan
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
