@@ -72,12 +72,6 @@ class Wire:
             self._require_version()
             return self._run_command("EVAL", command.text, len(keys), *keys, *argv)
 
-    @staticmethod
-    def prepare(*names: str) -> None:
-        """Put these commands together now, which takes milliseconds: a forked child has them then."""
-        for name in names:
-            script(name)
-
     def call_after(self, key: str, seconds: float, name: str, *argv: str | int) -> Any:
         """Sleep until something is pushed on ``key``, ``seconds`` at most, then run a command: in one round trip.
 

@@ -23,6 +23,7 @@ from rq.worker.base import WorkerStatus
 from broker.client import Broker
 from broker.errors import BrokerError, PoolUnavailable
 from broker.lease import Lease
+from broker.ledger.scripts import script
 from broker.process import began
 from broker.settings import Settings
 from worker_hooks import holding, losing, parking
@@ -66,7 +67,7 @@ class Borrowing(Dequeuing):
         ledger's too, it is RQ's connection, which the horse makes in any case: a second one costs it milliseconds.
         """
         ledger = self._ledger
-        ledger.prepare("start")
+        script("start")  # put together here, which takes milliseconds: the horse has it then
         rqs, own = self.connection.connection_pool, ledger.redis.connection_pool
         own.connection_kwargs.setdefault("driver_info", DriverInfo())
         same_server = rqs.connection_class is own.connection_class and all(

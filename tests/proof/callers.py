@@ -92,7 +92,7 @@ class Callers(Court):
                 self.answer("full", int(m.setting("waiters_max", 10_000)))
             else:
                 self.hold("law 7", ask.id in m.waiters, f"{ask.id} does not wait")
-                self.answer("waiting", 1 + [w.ask.id for w in m.queue()].index(ask.id))
+                self.answer("waiting", 1 + [w.ask.id for w in m.queue()].index(ask.id), "")  # nobody's crew: not handed
         else:
             self.hold("law 7", ask.id not in m.waiters, f"{ask.id} still waits")
             self._refused(ask, reply)
