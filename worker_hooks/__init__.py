@@ -9,19 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from worker_hooks.again import RunAgain, run_again
     from worker_hooks.decorator import gpu_job
     from worker_hooks.pacing import current_lease, pace, throttle
     from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
-__all__ = ["GpuSimpleWorker", "GpuSpawnWorker", "GpuWorker", "current_lease", "gpu_job", "pace", "throttle"]
+__all__ = [
+    "GpuSimpleWorker", "GpuSpawnWorker", "GpuWorker", "RunAgain", "current_lease", "gpu_job", "pace", "run_again",
+    "throttle",
+]  # fmt: skip
 
 _HOMES = {
     "GpuSimpleWorker": "worker_hooks.worker",
     "GpuSpawnWorker": "worker_hooks.worker",
     "GpuWorker": "worker_hooks.worker",
+    "RunAgain": "worker_hooks.again",
     "current_lease": "worker_hooks.pacing",
     "gpu_job": "worker_hooks.decorator",
     "pace": "worker_hooks.pacing",
+    "run_again": "worker_hooks.again",
     "throttle": "worker_hooks.pacing",
 }
 

@@ -27,6 +27,7 @@ from broker.ledger.scripts import script
 from broker.process import began
 from broker.settings import Settings
 from worker_hooks import holding, losing, parking
+from worker_hooks.again import RunAgain, noted
 from worker_hooks.decorator import note
 from worker_hooks.dequeuing import Dequeuing, Found
 from worker_hooks.holding import JobLease, granted_of
@@ -166,6 +167,16 @@ class Borrowing(Dequeuing):
                 parking.put_back(self, job, queue, execution)
                 return False
         return super().perform_job(job, queue, execution)
+
+    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
+        """As RQ's, of a job that failed; one that is to be run again goes back to the front of its queue."""
+        again = exc_info[1]
+        if not isinstance(again, RunAgain):
+            super()._finalize_failure(job, queue, execution, exc_info)
+            return
+        self.log.info("Worker %s: job %s is run again: %s", self.name, job.id, again.reason)
+        noted(job, again)
+        parking.put_back(self, job, queue, execution, meta=True)
 
     def _listening(self, job: Job, lease: Lease) -> Callable[[], Any]:
         """The job's code, and nothing of RQ's around it, hears that its lease is over."""

@@ -17,9 +17,10 @@ from rq.queue import Queue
 
 from broker.calls import Memory
 from broker.client import Broker, get_broker
-from broker.errors import BrokerError, InsufficientMemory, InvalidRequest, PoolUnavailable
+from broker.errors import BrokerError, InsufficientMemory, InvalidRequest, LeaseLost, PoolUnavailable
 from broker.process import began
 from worker_hooks import environment, holding, losing, rescheduling
+from worker_hooks.again import RunAgain
 from worker_hooks.holding import JobLease, granted_of
 from worker_hooks.keeper import Keeper
 from worker_hooks.request import GpuRequest, lease_name
@@ -68,8 +69,9 @@ class gpu_job(rq_job):
         host_memory, cpus: of the host's own memory (bytes or ``"16GiB"``) and processors, beside the card.
         placement: ``balanced``, ``pack``, ``spread`` or ``cool``; the pool's way without it.
         on_lease_lost: what the job does when its lease is over or is asked for back: ``raise`` (``LeaseLost``, in its
-            main thread), ``kill`` (SIGKILL), or a function of a module, or its dotted name, that is called with the
-            lease in the midst of the job and leaves it a little time to end.
+            main thread), ``again`` (it is run again from its start, see ``run_again``), ``kill`` (SIGKILL), or a
+            function of a module, or its dotted name, that is called with the lease in the midst of the job and leaves
+            it a little time to end.
         reschedule: under a plain ``rq worker``, where the job's own process would wait for room and keep its worker
             busy: after so many seconds (1 to 86400) RQ's scheduler brings it again instead, no retry burnt. Wants a
             worker ``--with-scheduler``. A ``GpuWorker`` parks jobs by itself.
@@ -170,12 +172,27 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
     """Hold a lease, renewed by a keeper, unless this process works under one already. ``function`` is on the account.
 
     Raises:
-        LeaseLost: in the midst of the body, in the main thread, when the lease is over.
+        LeaseLost: in the midst of the body, in the main thread, when the lease is over. RunAgain: the job is to be
+            run again, and RQ's ``SimpleWorker`` cannot: there it fails, and is retried as RQ's rules say.
     """
     if holding.current() is not None:
         yield
         return
-    broker, job = get_broker(), get_current_job()
+    job = get_current_job()
+    try:
+        with _borrowed(request, function, job):
+            yield
+    except RunAgain as again:  # the lease is back by now
+        if job is None:
+            raise LeaseLost(again.reason) from again
+        if not rescheduling.in_a_horse(job):
+            raise
+        rescheduling.at_once(job, again)
+
+
+@contextmanager
+def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[None]:
+    broker = get_broker()
     name = lease_name(job.id if job else "call", uuid.uuid4().hex)
     asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
     lease = _acquired(broker, job, request, asked)

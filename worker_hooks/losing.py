@@ -15,17 +15,18 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from broker.errors import InvalidRequest, LeaseLost
+from worker_hooks.again import RunAgain
 from worker_hooks.held import LOST_SIGNAL
 
 if TYPE_CHECKING:
     from worker_hooks.holding import JobLease
 
-#: An exception in the job, SIGKILL without a word, or a function's dotted name.
-RAISE, KILL = "raise", "kill"
+#: An exception in the job, SIGKILL without a word, the job run again from its start, or a function's dotted name.
+RAISE, KILL, AGAIN = "raise", "kill", "again"
 
 Callback = Callable[["JobLease"], object]
 
-_ALLOWED = '"raise", "kill", or a function of a module, as itself or by its dotted name'
+_ALLOWED = '"raise", "again", "kill", or a function of a module, as itself or by its dotted name'
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -39,7 +40,7 @@ def check(choice: str | Callback) -> str:
         name = f"{getattr(choice, '__module__', None)}.{getattr(choice, '__qualname__', '<unknown>')}"
     else:
         name = choice
-    if not isinstance(name, str) or not (name in (RAISE, KILL) or _DOTTED.fullmatch(name)):
+    if not isinstance(name, str) or not (name in (RAISE, KILL, AGAIN) or _DOTTED.fullmatch(name)):
         raise InvalidRequest("on_lease_lost", choice, _ALLOWED)
     return name
 
@@ -55,15 +56,15 @@ def told_by(choice: str) -> str:
 def listening(lease: JobLease, choice: str = RAISE, well: Callable[[], bool] | None = None) -> Iterator[None]:
     """For the length of the body, in the main thread, answer the keeper's signal: once, in the midst of whatever runs.
 
-    ``lease.lost`` is true from then on. With ``raise`` the body gets ``LeaseLost``. A callback is called with the lease
-    and the body goes on, until it ends or is killed: when a revoked lease ends, else ten seconds later. In any other
-    thread nothing is heard, and ``lease.lost`` says when to stop. A signal after which ``well`` says that the lease is
-    held is no news.
+    ``lease.lost`` is true from then on. With ``raise`` the body gets ``LeaseLost``, with ``again`` ``RunAgain``. A
+    callback is called with the lease and the body goes on, until it ends or is killed: when a revoked lease ends, else
+    ten seconds later. In any other thread nothing is heard, and ``lease.lost`` says when to stop. A signal after which
+    ``well`` says that the lease is held is no news.
 
     Raises:
-        InvalidRequest: there is no such function. LeaseLost: in the midst of the body.
+        InvalidRequest: there is no such function. LeaseLost, RunAgain: in the midst of the body.
     """
-    callback = None if choice in (RAISE, KILL) else _function(choice)
+    callback = None if choice in (RAISE, KILL, AGAIN) else _function(choice)
     if (choice == KILL and well is None) or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -77,6 +78,8 @@ def listening(lease: JobLease, choice: str = RAISE, well: Callable[[], bool] | N
         lease.mark_lost()
         if choice == RAISE:
             raise LeaseLost(f"lease {lease.id} is over, or is to end soon; its memory is not this job's any more")
+        if choice == AGAIN:
+            raise RunAgain(f"lease {lease.id} was lost, or asked for back")
         if callback is not None:
             callback(lease)
 

@@ -185,9 +185,14 @@ def drop(worker: BaseWorker, job: Job, execution: Execution) -> None:
         pipeline.execute()
 
 
-def put_back(worker: BaseWorker, job: Job, queue: Queue, execution: Execution) -> None:
-    """A job that was taken up, to the front of its queue, as if nobody had: no failure counted, no retry burnt."""
+def put_back(worker: BaseWorker, job: Job, queue: Queue, execution: Execution, *, meta: bool = False) -> None:
+    """A job that was taken up, to the front of its queue, as if nobody had: no failure counted, no retry burnt.
+
+    ``meta``: what the job in hand carries is written along.
+    """
     with worker.connection.pipeline() as pipeline:
+        if meta:
+            pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
         worker.cleanup_execution(job, pipeline=pipeline, execution=execution)
         job.set_status(JobStatus.QUEUED, pipeline=pipeline)
         pipeline.lrem(queue.intermediate_queue_key, 1, job.id)

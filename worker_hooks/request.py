@@ -28,8 +28,8 @@ class GpuRequest:
     """A checked request. ``asks`` are its alternatives in the ledger's words, ``"2x8589934592"``, best first.
 
     ``wait`` and ``ttl`` in seconds; ``None`` waits for room as long as it takes, or takes ``GPUBROKER_LEASE_TTL`` of
-    the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. ``on_lease_lost`` is ``raise``, ``kill`` or a
-    function's dotted name. ``reschedule``: see ``gpu_job``. What is ``None`` does not matter.
+    the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. ``on_lease_lost`` is ``raise``, ``again``,
+    ``kill`` or a function's dotted name. ``reschedule``: see ``gpu_job``. What is ``None`` does not matter.
     """
 
     asks: tuple[str, ...]

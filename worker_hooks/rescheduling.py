@@ -1,8 +1,8 @@
-"""For a plain ``rq worker``: a job that finds no room gives its worker back and comes again later.
+"""For a plain ``rq worker``: a job gives its worker back and comes again, its retries untouched and no failure counted.
 
-Where a ``GpuWorker`` parks a job before it occupies the worker, here the job's own process finds out. It goes among
-RQ's scheduled jobs, with its retries untouched and no failure counted; a worker with ``--with-scheduler`` brings it
-back.
+Where a ``GpuWorker`` parks a job before it occupies the worker, here the job's own process finds out that there is no
+room. It goes among RQ's scheduled jobs; a worker with ``--with-scheduler`` brings it back. A job that asked to be run
+again goes to the front of its queue.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
+from redis.client import Pipeline
 from rq.defaults import RQ_KEY_PREFIX
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.queue import Queue
+
+from worker_hooks.again import RunAgain, noted
 
 _log = logging.getLogger("rq.worker")
 
@@ -27,15 +32,37 @@ def in_a_horse(job: Job) -> bool:
 
 
 def come_again(job: Job, seconds: float) -> NoReturn:
-    """Put the job off, and end this process: RQ takes that for a job that has settled its own affairs."""
-    queue = Queue(job.origin, connection=job.connection, serializer=job.serializer)
+    """Put the job off, and end this process."""
     due = datetime.now(UTC) + timedelta(seconds=seconds)
+    with _settled(job) as (queue, pipeline):
+        queue.schedule_job(job, due, pipeline=pipeline)
+    _log.info("Job %s found no GPU memory and comes again in %g s", job.id, seconds)
+    _end()
+
+
+def at_once(job: Job, again: RunAgain) -> NoReturn:
+    """Put the job back to the front of its queue, and end this process."""
+    noted(job, again)
+    with _settled(job) as (queue, pipeline):
+        pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
+        job.set_status(JobStatus.QUEUED, pipeline=pipeline)
+        queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
+    _log.info("Job %s is run again: %s", job.id, again.reason)
+    _end()
+
+
+@contextmanager
+def _settled(job: Job) -> Iterator[tuple[Queue, Pipeline]]:
+    """In one step: this attempt is over, and what the body adds."""
     with job.connection.pipeline() as pipeline:
         for execution in job.get_executions():
             execution.delete(job=job, pipeline=pipeline)
-        queue.schedule_job(job, due, pipeline=pipeline)
+        yield Queue(job.origin, connection=job.connection, serializer=job.serializer), pipeline
         pipeline.execute()
-    _log.info("Job %s found no GPU memory and comes again in %g s", job.id, seconds)
+
+
+def _end() -> NoReturn:
+    """RQ takes a process that ends well for a job that has settled its own affairs."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -12,7 +12,7 @@ from redis import Redis
 from rq import get_current_job
 
 from broker import Lease
-from worker_hooks import current_lease, gpu_job
+from worker_hooks import current_lease, gpu_job, run_again
 
 # Whether the lease's environment stood when RQ imported this module.
 LEASE_AT_IMPORT = os.environ.get("GPUBROKER_LEASE_ID", "")
@@ -176,3 +176,41 @@ def note_and_wait() -> str:
     say(**_facts())
     wait_for_go()
     return "done"
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3)
+def move_once() -> str:
+    """Asks once to be run again."""
+    job = get_current_job()
+    assert job is not None
+    say(**_facts(), again=job.meta["gpu"].get("again", 0))
+    try:
+        if not job.meta["gpu"].get("again"):
+            run_again("this card is hot")
+    except Exception:  # noqa: BLE001 - the very thing that must not help here
+        say(swallowed=True)
+    return "moved"
+
+
+@gpu_job("photos", memory="4GiB", lease_ttl=3, on_lease_lost="again")
+def movable() -> str:
+    say(**_facts())
+    wait_for_go()
+    return "done"
+
+
+@gpu_job("photos", memory="4GiB")
+def move_often(times: int) -> None:
+    job = get_current_job()
+    assert job is not None
+    if job.meta["gpu"].get("again", 0) < times:
+        run_again()
+
+
+def move_then_fail() -> None:
+    job = get_current_job()
+    assert job is not None
+    say(ran=True)
+    if not job.meta["gpu"].get("again"):
+        run_again("once")
+    raise ValueError("and now it fails")
