@@ -62,7 +62,8 @@ class Renewal:
 class Granted:
     """A lease as its holder was given it. Times in milliseconds of Redis's clock; ``left_ms`` when replying.
 
-    ``memory_bytes`` are of each GPU; ``choice`` is the alternative that was granted, 1 the first.
+    ``memory_bytes`` are of each GPU; ``choice`` is the alternative that was granted, 1 the first; ``total_bytes`` are of
+    each GPU's whole memory, 0 where it is not known.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Granted:
     left_ms: int
     choice: int = 1
     claim: Claim | None = None
+    total_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def read_granted(lease_id: str, reply: Sequence[str]) -> Granted:
     """A reply that begins with ``granted``."""
     return Granted(
         lease_id, int(reply[1]), tuple(reply[2].split(",")), reply[3], int(reply[8]), int(reply[6]), int(reply[4]),
-        int(reply[5]), int(reply[7]), int(reply[9]),
+        int(reply[5]), int(reply[7]), int(reply[9]), total_bytes=tuple(map(int, reply[10].split(","))),
     )  # fmt: skip
 
 

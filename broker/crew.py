@@ -89,7 +89,7 @@ class Seat:
         asked = time.monotonic()
         reply = self._broker.call("claim", lease_id, self.worker)
         granted = answers.read_granted(lease_id, reply)
-        crew, job_id, tenant, owner, pid, priority, memory, cpus, function, request = reply[10:20]
+        crew, job_id, tenant, owner, pid, priority, memory, cpus, function, request = reply[11:21]
         claim = Claim((
             lease_id, granted.token, ",".join(granted.gpu_uuids), granted.memory_bytes, granted.ttl_ms, tenant, owner,
             pid, priority, job_id, int(memory or 0), int(cpus or 0), function, request,

@@ -34,6 +34,8 @@ class LeaseFacts:
         self.gpu_uuids = granted.gpu_uuids
         self.host = granted.host
         self.memory_bytes = granted.memory_bytes
+        #: The whole memory of each of its GPUs, in the order of ``gpu_uuids``; 0 where it is not known.
+        self.memory_total_bytes = granted.total_bytes or (0,) * len(granted.gpu_uuids)
         self.ttl_ms = granted.ttl_ms
         self.expires_at = granted.expires_at
         self.waited_ms = granted.waited_ms

@@ -100,5 +100,5 @@ def granted_of(lease: Lease) -> Granted:
     """What was granted, for another view of the same lease."""
     return Granted(
         lease.id, lease.token, lease.gpu_uuids, lease.host, lease.memory_bytes, lease.ttl_ms, lease.expires_at,
-        lease.waited_ms, lease.ttl_ms,
+        lease.waited_ms, lease.ttl_ms, total_bytes=lease.memory_total_bytes,
     )  # fmt: skip

@@ -12,6 +12,7 @@
 --        where a worker of that queue sits idle; seat "HOST WORKER QUEUE,QUEUE": the caller is such a worker, and sits 1:
 --        it sat and waited (see attend.lua)
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
+--                total_bytes           (of each GPU's whole memory, joined by commas; 0: not known)
 --        waiting place handed          (place in the queue, 1 is next; 0: it was handed to another worker of its crew;
 --                 handed: a lease that was handed to the caller's own seat instead, or '')
 --        refused largest_free_bytes largest_capacity_bytes gpus_with_room why   (of those the request may use; why: ''
@@ -20,7 +21,7 @@
 --        full waiters                  (the queue's cap is reached)
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST  BROKER_STALE_TOKEN  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n) in GPUs, leases and waiters, plus what it changes
--- include: keys check ledger asks request gpu tenant place grant turn
+-- include: keys check ledger asks request gpu totals tenant place grant turn
 -- needs: queue possible preempt lease crew
 
 local ask = read_request(ARGV[1], 2)
@@ -83,7 +84,7 @@ end
 
 local function answer(lease)
   return { 'granted', lease[2], lease[5], lease[6], lease[4], lease[7], lease[8], int(tonumber(lease[4]) - now), lease[9],
-    lease[10] or '1' }
+    lease[10] or '1', totals_of(lease[5]) }
 end
 
 -- The caller's own seat, if it is its still: it may have been handed a request before, which it is to hear of first.
@@ -149,7 +150,7 @@ if placed then
   if waiter then serve() end -- from cards that were kept for it, if it got others
   save()
   return { 'granted', granted, uuids, placed.cards[1].host, expires, int(waited), ARGV[3], ARGV[3], int(placed.bytes),
-    int(placed.choice) }
+    int(placed.choice), totals_of(uuids) }
 end
 
 local never, capacity, comes = never_fits(ask)

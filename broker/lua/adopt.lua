@@ -6,11 +6,12 @@
 -- ARGV   1 id  2 pid  3 memory_bytes  4 ttl_ms  5 host  6 gpu uuid or '' (the one on which it has most)  7 tenant  8 owner
 --        9 when the process began, in the words of its host, or ''
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
+--                total_bytes           (as acquire says)
 --        unknown                       (no agent has seen that process on a card of that host)
 --        refused free_bytes            (beyond what the process has already)
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST
 -- cost   O(log n) for each card of the host, at most 64
--- include: keys check ledger turn
+-- include: keys check ledger totals turn
 -- needs: asks gpu cards tenant grant claimed wide place
 
 local ask = completed({ id = name('lease_id', ARGV[1]), pid = ARGV[2], asks = ARGV[3], host = name('host', ARGV[5]),
@@ -30,7 +31,8 @@ if known[1] and known[1] ~= ask.request then
 end
 if known[7] == 'reclaiming' then return redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=expired') end
 if known[1] then
-  return { 'granted', known[2], known[3], known[4], known[5], '0', known[6], int(tonumber(known[5]) - now), ARGV[3], '1' }
+  return { 'granted', known[2], known[3], known[4], known[5], '0', known[6], int(tonumber(known[5]) - now), ARGV[3], '1',
+    totals_of(known[3]) }
 end
 local waits = call('HGET', WAITER_OF .. ask.id, 'request')
 if waits then
@@ -54,4 +56,4 @@ local granted, expires = grant(ask, { cards = { card }, bytes = bytes, choice = 
 reap()
 serve()
 save()
-return { 'granted', granted, card.uuid, card.host, expires, '0', ARGV[4], ARGV[4], ARGV[3], '1' }
+return { 'granted', granted, card.uuid, card.host, expires, '0', ARGV[4], ARGV[4], ARGV[3], '1', totals_of(card.uuid) }

@@ -3,12 +3,13 @@
 --
 -- KEYS   the pool's keys
 -- ARGV   1 id  2 worker
--- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice, then of its request:
+-- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
+--                total_bytes (as acquire says), then of its request:
 --        crew job_id tenant owner pid priority host_memory cpus function request
 -- errors BROKER_INVALID
 --        BROKER_LEASE_NOT_FOUND (the grant ran out, was taken back, or is another worker's)
 -- cost   O(log n)
--- include: keys check ledger turn
+-- include: keys check ledger totals turn
 
 local id, worker = name('lease_id', ARGV[1]), name('worker', ARGV[2])
 if refusal then return refusal end
@@ -31,6 +32,7 @@ end
 reap()
 serve()
 save()
-local reply = { 'granted', f[1], f[2], f[3], f[4], f[5], f[6], int(tonumber(f[4]) - now), f[7], f[8] or '1' }
-for i = 9, 18 do reply[i + 2] = f[i] or '' end
+local reply = { 'granted', f[1], f[2], f[3], f[4], f[5], f[6], int(tonumber(f[4]) - now), f[7], f[8] or '1',
+  totals_of(f[2]) }
+for i = 9, 18 do reply[i + 3] = f[i] or '' end
 return reply

@@ -56,6 +56,7 @@ class Agents(Court):
             card.capability, card.mig, card.labels = report.capability, report.mig, sample.labels
             card.processes = dict(report.processes)
             card.unmanaged = report.unmanaged
+            card.total = report.total or 0
             if report.total is not None and report.unmanaged is not None:
                 card.capacity = self._capacity(report.uuid, report.total)
                 card.budget = max(0, card.capacity - report.unmanaged)
@@ -142,6 +143,7 @@ class Agents(Court):
                 return self.error(LeaseConflict)
             if lease.state == "reclaiming":
                 return self.error(LeaseLost)
+            self._told_totals(lease)
             return self.hold("law 4", int(self.step.reply[1]) == lease.token, "a retry got another token")
         if name in m.waiters:
             return self.error(LeaseConflict)
@@ -166,7 +168,12 @@ class Agents(Court):
         ))  # fmt: skip
         self.follow()
         self.hold("law 5", int(self.step.reply[1]) == m.leases[name].token, "it was told another token")
+        self._told_totals(m.leases[name])
         return self.finish()
+
+    def _told_totals(self, lease: Lease) -> None:
+        totals = self.model.totals(lease)
+        self.hold("law 4", self.step.reply[10] == totals, f"its cards are as large as {totals}, it says {self.step.reply}")
 
     def _take_over(self, card: Card, pid: int, size: int) -> None:
         claimed = min(size, card.processes.get(pid, 0))

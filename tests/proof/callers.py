@@ -50,11 +50,11 @@ class Callers(Court):
         return None
 
     def _told(self, lease: Lease) -> None:
-        told = self.step.reply if isinstance(self.step.reply, list) else [self.step.error]
+        m, told = self.model, self.step.reply if isinstance(self.step.reply, list) else [self.step.error]
         said = [str(part) for part in (told[:7] + told[8:])]
         expected = [
             "granted", lease.token, ",".join(lease.cards), lease.host, lease.ends, lease.waited, lease.ttl, lease.size,
-            lease.choice,
+            lease.choice, m.totals(lease),
         ]  # fmt: skip
         self.hold("law 4", said == [str(part) for part in expected], f"it should answer {expected}, it says {told}")
 

@@ -94,6 +94,10 @@ class Model:
         """Bytes lent of a card."""
         return sum(lease.size for lease in self.leases.values() if uuid in lease.cards)
 
+    def totals(self, lease: Lease) -> str:
+        """The whole memory of each of a lease's cards, 0 where it is not known, as a grant tells it."""
+        return ",".join(str(self.cards[uuid].total if uuid in self.cards else 0) for uuid in lease.cards)
+
     def free(self, card: Card) -> int:
         """Bytes of a card within its budget that nobody holds."""
         return max(0, card.budget - self.leased(card.uuid))

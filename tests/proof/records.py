@@ -77,6 +77,7 @@ class Card:
     processes: dict[int, int] = field(default_factory=dict)
     kept_for: str = ""
     kept_bytes: int = 0
+    total: int = 0
 
 
 @dataclass(slots=True)
