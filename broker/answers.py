@@ -62,8 +62,8 @@ class Renewal:
 class Granted:
     """A lease as its holder was given it. Times in milliseconds of Redis's clock; ``left_ms`` when replying.
 
-    ``memory_bytes`` are of each GPU; ``choice`` is the alternative that was granted, 1 the first; ``total_bytes`` are of
-    each GPU's whole memory, 0 where it is not known.
+    ``memory_bytes`` are of each GPU; ``choice`` is the alternative that was granted, 1 the first. ``total_bytes``
+    are the whole memory of each, 0 where it is not known.
     """
 
     id: str

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from broker import caps
 from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
-from broker.units import MIB
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.aio import AsyncBroker
     from broker.answers import Claim, Granted, Renewal
     from broker.client import Broker
-
-#: What the CUDA context and the driver take of a process's share before its first tensor; 300 to 500 MB were seen.
-CONTEXT_BYTES = 500 * MIB
 
 #: The longest time between two renewals that a holder's helper leaves.
 RENEWAL_MOST_SECONDS = 5.0
@@ -74,24 +74,25 @@ class LeaseFacts:
             self._lost or (self.ttl_ms > 0 and time.monotonic() - self._confirmed > self.ttl_ms / 1000)
         )
 
-    def env(self) -> dict[str, str]:
-        """The environment for the process that uses the memory: its device by UUID, its caps, and the lease's name.
+    def env(self, given: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment for the process that uses the memory: its devices by UUID, its caps, and the lease's name.
 
-        The caps leave room for the CUDA context, which comes on top of what a framework allocates.
+        It is laid over ``given``, this process's own environment without it: caps that the user set himself stay where
+        they are smaller. They leave room for the CUDA context, which comes on top of what a framework allocates. See
+        ``docs/environment.md``.
         """
         uuids = ",".join(self.gpu_uuids)
-        cap = max(1, self.memory_bytes - CONTEXT_BYTES) if self.memory_bytes > 2 * CONTEXT_BYTES else self.memory_bytes
         return {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "CUDA_VISIBLE_DEVICES": uuids,
             "NVIDIA_VISIBLE_DEVICES": uuids,
-            "CUPY_GPU_MEMORY_LIMIT": str(cap),
-            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+            **caps.variables(self.memory_bytes, self.memory_total_bytes, os.environ if given is None else given),
             "GPUBROKER_LEASE_ID": self.id,
             "GPUBROKER_LEASE_TOKEN": str(self.token),
             "GPUBROKER_GPU_UUIDS": uuids,
             "GPUBROKER_HOST": self.host,
             "GPUBROKER_MEMORY_BYTES": str(self.memory_bytes),
+            "GPUBROKER_MEMORY_TOTAL_BYTES": ",".join(map(str, self.memory_total_bytes)),
         }
 
     def _asked(self) -> float:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from worker_hooks.again import RunAgain, run_again
     from worker_hooks.decorator import gpu_job
+    from worker_hooks.frameworks import cap_frameworks
     from worker_hooks.pacing import current_lease, pace, throttle
     from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
 __all__ = [
-    "GpuSimpleWorker", "GpuSpawnWorker", "GpuWorker", "RunAgain", "current_lease", "gpu_job", "pace", "run_again",
-    "throttle",
+    "GpuSimpleWorker", "GpuSpawnWorker", "GpuWorker", "RunAgain", "cap_frameworks", "current_lease", "gpu_job", "pace",
+    "run_again", "throttle",
 ]  # fmt: skip
 
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "GpuSpawnWorker": "worker_hooks.worker",
     "GpuWorker": "worker_hooks.worker",
     "RunAgain": "worker_hooks.again",
+    "cap_frameworks": "worker_hooks.frameworks",
     "current_lease": "worker_hooks.pacing",
     "gpu_job": "worker_hooks.decorator",
     "pace": "worker_hooks.pacing",

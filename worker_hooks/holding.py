@@ -85,7 +85,10 @@ def current() -> JobLease | None:
     if _held is None or (_held.id, _held.token) != (lease_id, int(token)):
         uuids = tuple(os.environ.get("GPUBROKER_GPU_UUIDS", "").split(","))
         host, memory = os.environ.get("GPUBROKER_HOST", ""), os.environ.get("GPUBROKER_MEMORY_BYTES", "")
-        granted = Granted(lease_id, int(token), uuids, host, int(memory) if memory.isdecimal() else 0, 0, 0, 0, 0)
+        totals = os.environ.get("GPUBROKER_MEMORY_TOTAL_BYTES", "").split(",")
+        total_bytes = tuple(map(int, totals)) if all(total.isdecimal() for total in totals) else ()
+        bytes_each = int(memory) if memory.isdecimal() else 0
+        granted = Granted(lease_id, int(token), uuids, host, bytes_each, 0, 0, 0, 0, total_bytes=total_bytes)
         _held = JobLease(granted)
     return _held
 

@@ -173,7 +173,9 @@ class Agents(Court):
 
     def _told_totals(self, lease: Lease) -> None:
         totals = self.model.totals(lease)
-        self.hold("law 4", self.step.reply[10] == totals, f"its cards are as large as {totals}, it says {self.step.reply}")
+        self.hold(
+            "law 4", self.step.reply[10] == totals, f"its cards are as large as {totals}, it says {self.step.reply}"
+        )
 
     def _take_over(self, card: Card, pid: int, size: int) -> None:
         claimed = min(size, card.processes.get(pid, 0))

@@ -40,6 +40,14 @@ def _facts() -> dict[str, object]:
     }
 
 
+@gpu_job("photos", memory="3GiB")
+def caps() -> dict[str, object]:
+    """What frameworks would find here."""
+    lease = current_lease()
+    names = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "CUPY_GPU_MEMORY_LIMIT", "TF_FORCE_GPU_ALLOW_GROWTH")
+    return {name: os.environ.get(name) for name in names} | {"totals": lease and list(lease.memory_total_bytes)}
+
+
 def noted(lease: Lease) -> None:
     say(noted=lease.id, lost=lease.lost)
 
