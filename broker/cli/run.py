@@ -59,7 +59,8 @@ def run(
 ) -> NoReturn:  # fmt: skip
     """Run a command on memory of this machine's GPUs, borrowed for as long as it runs.
 
-    It finds its cards in CUDA_VISIBLE_DEVICES and the caps of frameworks in its environment. Signals are passed on and
+    It finds its cards in CUDA_VISIBLE_DEVICES and the caps of frameworks in its environment; PyTorch, TensorFlow and
+    ONNX Runtime have none there, so a Python program calls worker_hooks.cap_frameworks(). Signals are passed on and
     its exit status is kept (128 and more: it was ended by that signal). If the lease is revoked or lost it is sent
     SIGTERM, and SIGKILL when the grace is over.
     """
