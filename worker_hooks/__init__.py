@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from worker_hooks.again import RunAgain, run_again
     from worker_hooks.decorator import gpu_job
     from worker_hooks.frameworks import cap_frameworks
-    from worker_hooks.pacing import current_lease, pace, throttle
+    from worker_hooks.pacing import at_speed, current_lease, pace, paced, throttle
     from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
 __all__ = [
-    "GpuSimpleWorker", "GpuSpawnWorker", "GpuWorker", "RunAgain", "cap_frameworks", "current_lease", "gpu_job", "pace",
-    "run_again", "throttle",
+    "GpuSimpleWorker", "GpuSpawnWorker", "GpuWorker", "RunAgain", "at_speed", "cap_frameworks", "current_lease",
+    "gpu_job", "pace", "paced", "run_again", "throttle",
 ]  # fmt: skip
 
 _HOMES = {
@@ -25,10 +25,12 @@ _HOMES = {
     "GpuSpawnWorker": "worker_hooks.worker",
     "GpuWorker": "worker_hooks.worker",
     "RunAgain": "worker_hooks.again",
+    "at_speed": "worker_hooks.pacing",
     "cap_frameworks": "worker_hooks.frameworks",
     "current_lease": "worker_hooks.pacing",
     "gpu_job": "worker_hooks.decorator",
     "pace": "worker_hooks.pacing",
+    "paced": "worker_hooks.pacing",
     "run_again": "worker_hooks.again",
     "throttle": "worker_hooks.pacing",
 }

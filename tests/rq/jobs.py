@@ -12,7 +12,7 @@ from redis import Redis
 from rq import get_current_job
 
 from broker import Lease
-from worker_hooks import current_lease, gpu_job, run_again
+from worker_hooks import current_lease, gpu_job, pace, run_again
 
 # Whether the lease's environment stood when RQ imported this module.
 LEASE_AT_IMPORT = os.environ.get("GPUBROKER_LEASE_ID", "")
@@ -222,3 +222,10 @@ def move_then_fail() -> None:
     if not job.meta["gpu"].get("again"):
         run_again("once")
     raise ValueError("and now it fails")
+
+
+@gpu_job("photos", memory="4GiB")
+def impatient_with_heat() -> int:
+    say(**_facts())
+    wait_for_go()
+    return pace(8, patience=0.2)
