@@ -169,7 +169,7 @@ class Broker(Views):
             return
 
     def lease_handle(self, lease_id: str, token: int) -> Lease:
-        """The lease of that name and token, which somebody granted to this process. One round trip.
+        """The lease of that name and token, which somebody granted to this process. Three round trips.
 
         Raises:
             LeaseNotFound: there is none.
@@ -179,9 +179,11 @@ class Broker(Views):
             # Says which of lost, stale and never there it is; changes nothing, since the token does not match.
             self.check(lease_id, token)
             raise BrokerError(f"lease {lease_id} ended a moment ago")
+        uuids = tuple(found.gpu_uuids.split(","))
+        totals = self._run_batch([("HGET", self.keys.gpu(uuid), "memory_total_bytes") for uuid in uuids])
         granted = Granted(
-            found.id, found.token, tuple(found.gpu_uuids.split(",")), found.host, found.memory_bytes, found.ttl_ms,
-            found.expires_at, found.waited_ms, found.expires_at - self.reap(),
+            found.id, found.token, uuids, found.host, found.memory_bytes, found.ttl_ms, found.expires_at,
+            found.waited_ms, found.expires_at - self.reap(), total_bytes=tuple(int(total or 0) for total in totals),
         )  # fmt: skip
         return Lease(self, granted)
 

@@ -13,6 +13,7 @@ from broker.calls import epoch_of
 from broker.client import Broker, get_broker
 from broker.errors import BrokerError
 from broker.lease import Lease, LeaseFacts
+from worker_hooks import environment
 
 #: What the ledger said is good for that long: a tight loop may ask as often as it likes.
 FRESH_SECONDS = 0.5
@@ -60,6 +61,13 @@ class JobLease(Lease):
             return self.ttl_ms > 0 and time.monotonic() - self._heard_at > self.ttl_ms / 1000
         self._heard_at = asked
         return token != str(self.token) or state == "reclaiming"
+
+    def resize(self, memory: int | str, wait: float = 0) -> int:
+        """As ``Lease.resize``; and this process's caps follow, but for TensorFlow's: it cannot, once it began."""
+        held = super().resize(memory, wait)
+        if os.environ.get("GPUBROKER_LEASE_ID") == self.id:
+            environment.enter(self)
+        return held
 
     def release(self) -> bool:
         """Refused: a job's lease is returned at the job's end, by who renews it.

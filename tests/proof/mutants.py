@@ -38,6 +38,10 @@ class Mutant:
 
 MUTANTS = (
     Mutant("acquire is not idempotent", f"{LUA}/acquire.lua", "if not lease[1] then", "if true then"),
+    Mutant("a grant does not know how large its cards are", f"{INCLUDE}/totals.lua", "and total or", "and '0' or",
+           "tests/ledger/test_totals.py"),
+    Mutant("a claim mixes up its request with its cards", f"{LUA}/claim.lua", "reply[i + 3]", "reply[i + 2]",
+           "tests/ledger/test_totals.py"),
     Mutant("another request under the same name is let through", f"{LUA}/acquire.lua",
            "if lease[1] ~= ask.request then", "if false then"),
     Mutant("another request under a waiter's name is let through", f"{LUA}/acquire.lua",

@@ -12,6 +12,8 @@ import pytest
 from broker.units import GIB, MIB
 from tests.rq import fakes, jobs
 from tests.rq.conftest import Stage
+from worker_hooks import current_lease
+from worker_hooks.environment import entered
 
 CAP = 4 * GIB - 500 * MIB
 
@@ -155,3 +157,17 @@ def test_a_worker_that_was_handed_its_job_knows_how_large_the_card_is(stage: Sta
     stage.parked(job)
     held.release()
     assert str([6 * GIB]) in stage.outcome(job)
+
+
+def test_the_caps_follow_a_lease_that_is_resized(stage: Stage) -> None:
+    lease = stage.broker.acquire("4GiB")
+    before = dict(os.environ)
+    with entered(lease):
+        view = current_lease()
+        assert view is not None
+        view.resize("2GiB")
+        assert os.environ["CUPY_GPU_MEMORY_LIMIT"] == str(2 * GIB - 500 * MIB)
+        assert os.environ["GPUBROKER_MEMORY_BYTES"] == str(2 * GIB)
+        found = current_lease()
+        assert found is view
+    assert dict(os.environ) == before
