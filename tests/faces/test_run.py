@@ -13,7 +13,9 @@ import pytest
 
 from broker import Broker
 from broker.models import Event
+from broker.units import GIB, MIB
 from tests.faces.conftest import alive
+from tests.rq import fakes
 
 Run = Callable[..., "subprocess.Popen[str]"]
 #: Says its pid and its card, then waits; ends by SIGTERM with 7.
@@ -72,6 +74,19 @@ def test_the_command_has_its_card_its_input_and_its_lease(run: Run, broker: Brok
     assert (out, err) == ("hello GPU-a\n", "")
     started = [event.fields for event in broker.events() if event.kind == "granted"]
     assert started[0]["id"] == "mine"
+
+
+def test_the_command_has_its_caps_and_a_python_program_may_ask_for_the_rest(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(fakes.TORCH)
+    code = f"""import os, sys; sys.path.insert(0, {str(tmp_path)!r})
+from worker_hooks import cap_frameworks
+cap_frameworks()
+import torch
+torch.cuda.start(); print(os.environ["CUPY_GPU_MEMORY_LIMIT"], os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"])
+print(torch.cuda.fractions[0] * (8 << 30))"""
+    out, err = run(*python(code), memory="3GiB").communicate(timeout=30)
+    cap = 3 * GIB - 500 * MIB
+    assert (out.split(), err) == ([str(cap), f"{int(cap / (6 * GIB) * 1e6) / 1e6:.6f}", str(float(cap))], "")
 
 
 def test_the_lease_names_the_commands_process(run: Run, broker: Broker) -> None:
