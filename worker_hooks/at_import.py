@@ -48,7 +48,8 @@ class _Waiting(MetaPathFinder):
         if fullname not in self.acts:
             return None
         for finder in sys.meta_path:
-            found = None if finder is self else finder.find_spec(fullname, path, target)
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            found: ModuleSpec | None = find(fullname, path, target) if find is not None else None
             if found is not None:
                 if found.loader is not None:
                     found.loader = _ThenAct(found.loader, fullname)

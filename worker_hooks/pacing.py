@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -12,7 +13,7 @@ from contextlib import ContextDecorator
 from typing import Any, TypeVar
 
 from broker.client import get_broker
-from broker.errors import BrokerError, InvalidRequest, LeaseLost
+from broker.errors import BrokerError, InvalidRequest, LeaseLost, PoolUnavailable
 from broker.lease import Lease
 from broker.units import parse_seconds
 from broker.values import Throttle
@@ -131,7 +132,8 @@ class at_speed(ContextDecorator):
         """Rest."""
         worked = time.monotonic() - self._begun.pop()
         if kind is None:
-            _rest(worked)
+            with contextlib.suppress(PoolUnavailable):  # the work is done; the next beginning tells
+                _rest(worked)
 
 
 def _speed(patience: float | None) -> Throttle:

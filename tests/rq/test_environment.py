@@ -112,6 +112,26 @@ def test_to_look_whether_a_framework_is_there_is_not_to_import_it(tmp_path: Path
     assert out.split() == ["True", "2"]
 
 
+def test_other_finders_that_wait_for_imports_are_no_hindrance(tmp_path: Path) -> None:
+    code = """
+import importlib.util
+class Theirs:
+    asked = False
+    def find_spec(self, name, path=None, target=None):
+        if name != "torch" or Theirs.asked:
+            return None
+        Theirs.asked = True
+        return importlib.util.find_spec(name)
+class Old:  # as before Python 3.4
+    def find_module(self, name, path=None):
+        return None
+sys.meta_path.insert(0, Theirs()); cap(); sys.meta_path.insert(0, Old())
+import torch
+torch.cuda.start(); print(len(torch.cuda.queued), len(torch.cuda.fractions))
+"""
+    assert run(code, tmp_path) == "1 2"
+
+
 def test_an_import_that_failed_is_tried_again(tmp_path: Path) -> None:
     code = """
 good = open(sys.path[0] + "/torch.py").read()

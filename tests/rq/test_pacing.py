@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broker import LeaseLost, State
+from broker import Broker, LeaseLost, PoolUnavailable, State
 from broker.errors import BrokerError, InvalidRequest
 from tests.rq import jobs
 from tests.rq.conftest import PATIENCE, Stage
@@ -239,6 +239,15 @@ def test_a_long_rest_ends_when_the_lease_is_lost(
         assert not rest.is_alive()
         with pytest.raises(LeaseLost), at_speed():
             pytest.fail("the next work does not begin")
+
+
+def test_work_that_is_done_is_not_lost_because_redis_is_away(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = Broker.from_url("redis://127.0.0.1:1")
+    with at_speed():
+        monkeypatch.setattr(pacing, "FRESH_SECONDS", 0.0)
+        monkeypatch.setattr(pacing, "get_broker", lambda: away)
+    with pytest.raises(PoolUnavailable), at_speed():
+        pytest.fail("nobody knows whether the card is well")
 
 
 def test_work_that_failed_is_not_rested_from(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
