@@ -10,6 +10,8 @@ import pytest
 
 from broker import Broker, LeaseLost, PoolUnavailable, State
 from broker.errors import BrokerError, InvalidRequest
+from broker.publish import Publisher
+from tests.conftest import report
 from tests.rq import jobs
 from tests.rq.conftest import PATIENCE, Stage
 from worker_hooks import at_speed, current_lease, holding, pace, paced, pacing, throttle
@@ -111,15 +113,12 @@ OURS = ["worker_hooks.GpuWorker", "worker_hooks.GpuSpawnWorker", "worker_hooks.G
 
 
 @pytest.mark.parametrize("kind", [*OURS, "rq.worker.Worker"])
-def test_a_job_whose_patience_is_over_goes_on_on_another_card(
-    stage: Stage, cards: Callable[..., None], kind: str
-) -> None:
+def test_a_job_whose_patience_is_over_goes_on_on_another_card(stage: Stage, kind: str) -> None:
     job = jobs.impatient_with_heat.delay()
     stage.worker(kind)
     assert stage.hear()["device"] == "GPU-a"
-    cards("GPU-a", **of_state(State.CRITICAL))
-    cards("GPU-b", host="h2")
-    stage.worker(kind, GPUBROKER_HOST="h2")
+    hot, other = report("GPU-a", **of_state(State.CRITICAL)), report("GPU-b", 1)  # type: ignore[arg-type]
+    Publisher(stage.broker, "h1").publish([hot, other], 600_000)
     stage.go()
     assert stage.hear()["device"] == "GPU-b"
     stage.go()
