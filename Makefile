@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-gpu soak mutants lint format bench install clean
+.PHONY: demo test test-gpu soak mutants upstream lint format bench install clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,9 @@ soak: install  ## a model beside the scripts; load and faults, then RQ jobs and 
 
 mutants: install  ## bugs on purpose, one at a time: the suite must notice each
 	$(BIN)/python -m tests.proof.mutants $(ARGS)
+
+upstream: install  ## RQ's own tests, with its workers and with ours in their places; wants port 6379
+	$(BIN)/python -m tests.upstream $(ARGS)
 
 test-gpu: install  ## the PyTorch path beside the CPU's, on the card if there is one; needs `pip install torch`
 	$(BIN)/python -m pytest --override-ini=addopts=-ra tests/gpu $(ARGS)

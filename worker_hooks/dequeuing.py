@@ -31,6 +31,7 @@ from worker_hooks.parking import Lot
 from worker_hooks.request import WAIT_MOST, GpuRequest, lease_name
 
 _IDLE_SECONDS = 5  # without a job, after which an idle worker looks around
+_PATIENCE_SECONDS = 10  # with a server that is asked and does not answer
 _OVERDUE_SECONDS = 5.0  # at most, between two looks for jobs that waited for as long as they would
 _DOOR = "the ledger"
 
@@ -72,9 +73,9 @@ class Dequeuing(BaseWorker):
     # -- between two jobs ----------------------------------------------------------------------------------------------
 
     @property
-    def dequeue_timeout(self) -> int:
-        """Seconds without a job after which an idle worker looks around."""
-        return min(int(super().dequeue_timeout), _IDLE_SECONDS)
+    def connection_timeout(self) -> int:
+        """Seconds without a word of Redis after which a worker takes it for away: RQ's 415 are for one long BLMOVE."""
+        return min(int(super().connection_timeout), _IDLE_SECONDS + _PATIENCE_SECONDS)
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -99,7 +100,7 @@ class Dequeuing(BaseWorker):
             handed = self._handed(self._admission.look(), queues)
             self._found = handed or self._overdue(queues) or self._popped(queues)
             if self._found is None and (timeout is not None or any(len(Lot(queue)) for queue in queues)):
-                self._found = self._rest(queues, timeout or _IDLE_SECONDS)
+                self._found = self._rest(queues, min(timeout or _IDLE_SECONDS, _IDLE_SECONDS))
                 if self._found is None and not self._stop_requested:
                     raise DequeueTimeout(timeout, [queue.key for queue in queues])
         finally:

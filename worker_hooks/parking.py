@@ -82,7 +82,7 @@ class Lot:
 
     def _unpark(self, lease_id: str, to: str) -> tuple[str, bool] | None:
         keys = (self._registry, self.parked_key, self._until, self.queue.intermediate_queue_key, self.queue.key)
-        found = _run(self._redis, "unpark", keys, lease_id, to, Job.redis_job_namespace_prefix)
+        found = _run(self._redis, "unpark", keys, lease_id, to, self.queue.job_class.redis_job_namespace_prefix)
         return (as_text(found[0]), bool(found[1])) if found else None
 
     def give_back(self, job_id: str) -> bool:
@@ -93,8 +93,8 @@ class Lot:
     def put_back_stranded(self, at_work: Sequence[str]) -> int:
         """Put back what dead workers held in their hands; ``at_work`` are ids of jobs that have started."""
         keys = (self.queue.intermediate_queue_key, self.queue.key, self._seen)
-        patience = round(IN_HAND_SECONDS * 1000)
-        return int(_run(self._redis, "stranded", keys, patience, Job.redis_job_namespace_prefix, *at_work))
+        patience, jobs = round(IN_HAND_SECONDS * 1000), self.queue.job_class.redis_job_namespace_prefix
+        return int(_run(self._redis, "stranded", keys, patience, jobs, *at_work))
 
     def retake(self, entry: str, job: Job) -> bool:
         """Put back a job that was taken up and never ran; ``entry`` is its own in the started registry."""
@@ -150,7 +150,7 @@ def take_up(worker: BaseWorker, job: Job, attempt: str, *, meta: bool = False) -
     execution = Execution(attempt, job.id, job.connection, worker.name)
     execution._job = job
     with worker.connection.pipeline() as pipeline:
-        intermediate = Queue(job.origin, connection=job.connection).intermediate_queue_key
+        intermediate = _home(worker, job).intermediate_queue_key
         pipeline.eval(_text("take_up"), 2, intermediate, job.key, job.id)  # by its text: no NOSCRIPT in the midst
         execution.save(ttl=ttl, pipeline=pipeline)
         ExecutionRegistry(job.id, connection=pipeline).add(execution=execution, ttl=ttl, pipeline=pipeline)
@@ -166,6 +166,14 @@ def take_up(worker: BaseWorker, job: Job, attempt: str, *, meta: bool = False) -
         drop(worker, job, execution)
         return None
     return execution
+
+
+def _home(worker: BaseWorker, job: Job) -> Queue:
+    """The job's queue, of the class that the worker was given: it may have keys of its own."""
+    for queue in worker.queues:
+        if queue.name == job.origin:
+            return queue
+    return worker.queue_class(job.origin, connection=worker.connection)
 
 
 def note_peak(worker: BaseWorker, job: Job, peak_bytes: int) -> None:
