@@ -14,7 +14,9 @@ from tests.proof.rq_watch import Job, Watch
 #: A kill and what the stream tells of it are not seen at the same moment.
 _MARGIN_SECONDS = 2.0
 #: Why a job may fail that was killed too often.
-_DEATHS = ("Work-horse terminated unexpectedly", "AbandonedJobError", "LeaseLost", "LeaseNotFound", "StaleToken")
+_DEATHS = (
+    "Work-horse terminated unexpectedly", "AbandonedJobError", "Its worker died", "LeaseLost", "LeaseNotFound", "StaleToken",
+)  # fmt: skip
 
 
 class Verdict:
