@@ -15,7 +15,8 @@ from tests.proof.rq_watch import Job, Watch
 _MARGIN_SECONDS = 2.0
 #: Why a job may fail that was killed too often.
 _DEATHS = (
-    "Work-horse terminated unexpectedly", "AbandonedJobError", "Its worker died", "LeaseLost", "LeaseNotFound", "StaleToken",
+    "Work-horse terminated unexpectedly", "AbandonedJobError", "Its worker died",
+    "LeaseLost", "LeaseNotFound", "StaleToken",
 )  # fmt: skip
 
 
