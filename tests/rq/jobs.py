@@ -24,7 +24,8 @@ def say(**facts: object) -> None:
 
 
 def wait_for_go() -> None:
-    with Redis.from_url(os.environ["GPUBROKER_REDIS_URL"]) as redis:
+    # Without its own, redis-py's patience is five seconds, and a job that waits longer would fail by itself.
+    with Redis.from_url(os.environ["GPUBROKER_REDIS_URL"], socket_timeout=70) as redis:
         redis.blpop(["go"], timeout=60)
 
 
