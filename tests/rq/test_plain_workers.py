@@ -14,7 +14,7 @@ from rq.job import JobStatus
 
 from broker import InsufficientMemory
 from tests.rq import jobs
-from tests.rq.conftest import PATIENCE, Stage
+from tests.rq.conftest import Stage
 from worker_hooks import current_lease
 from worker_hooks.decorator import GpuJob
 from worker_hooks.request import GpuRequest
