@@ -10,8 +10,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from broker import sizes
 from broker.errors import BrokerError, InvalidRequest
-from broker.units import MAX_SAFE_INTEGER, TIB, format_size, parse_seconds, parse_size
+from broker.units import MAX_MEMORY_BYTES, MAX_SAFE_INTEGER, TIB, format_size, parse_seconds, parse_size
 
 #: A lease lives from a tenth of a second to a day before it must be renewed.
 TTL_LEAST, TTL_MOST = 0.1, 86_400.0
@@ -357,6 +358,27 @@ def tenant(name: str, quota: int | str | None, weight: float | None) -> tuple[st
         limit = "" if quota is None else parse_size(quota, "quota", most=MAX_SAFE_INTEGER)
     share = "" if weight is None else parse_seconds(weight, "weight", least=0.001, most=1000, unit="shares")
     return check_name("tenant", name), limit, share
+
+
+def learning(
+    function: str,
+    run: str,
+    asked_bytes: int,
+    *,
+    size: float | None,
+    peak_bytes: int | None,
+    default: int | str | None,
+) -> tuple[str | int, ...]:
+    """The arguments of ``learn.lua``, checked.
+
+    Raises:
+        InvalidRequest: a value is not allowed.
+    """
+    bucket = sizes.bucket_of(None if size is None else sizes.check_input_size(size))
+    peak = "" if peak_bytes is None else check_whole("peak_bytes", peak_bytes, 1, MAX_MEMORY_BYTES)
+    stated = "" if peak_bytes is not None else 0 if default is None else parse_size(default, "default")
+    how, asked = "done" if stated == "" else "oom", check_whole("asked_bytes", asked_bytes, 1, MAX_MEMORY_BYTES)
+    return check_name("function", function), sizes.bucket_text(bucket), check_name("run", run), how, asked, peak, stated
 
 
 def check_wait(wait: float) -> float:

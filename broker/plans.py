@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.calls import check_name, check_whole
 from broker.errors import BrokerError, InvalidRequest
+from broker.sizes import Learned, bucket_of, bytes_to_ask, check_input_size
+from broker.units import parse_size
 from broker.values import HeldLease, ListedProcess, State, Throttle
 
 if TYPE_CHECKING:
@@ -118,6 +120,34 @@ def tenants(keys: Keys) -> Plan[list[Tenant]]:
             Tenant.from_hash({"name": name, **fields}) for name, fields in zip(some, replies, strict=True) if fields
         ]
     return found
+
+
+def sizes(keys: Keys) -> Plan[list[Learned]]:
+    """What was learned of every function, the last that ran first."""
+    (names,) = yield [("ZREVRANGE", keys.sizes, 0, -1)]
+    found: list[Learned] = []
+    for start in range(0, len(names), _BATCH):
+        some = names[start : start + _BATCH]
+        replies = yield [("HGETALL", keys.size(name)) for name in some]
+        for name, told in zip(some, replies, strict=True):
+            found += Learned.of_hash(name, told)
+    return found
+
+
+def right_size(
+    keys: Keys, function: str, default: int | str, size: float | None, gpu: str | None, at_least: int
+) -> Plan[tuple[int, int]]:
+    """What a request of "auto" asks for now, and the largest budget that it may meet (0: not known). One round trip."""
+    stated, bucket = parse_size(default, "default"), bucket_of(None if size is None else check_input_size(size))
+    told, most = yield [
+        ("HGETALL", keys.size(check_name("function", function))),
+        ("ZREVRANGE", keys.capacity, 0, 0, "WITHSCORES") if gpu is None else ("ZSCORE", keys.capacity, gpu),
+    ]
+    if gpu is None:
+        most = next((score for _, score in _pairs(most)), None)
+    largest = max(0, int(float(most or 0)))
+    asked = bytes_to_ask(Learned.of_hash(function, told), bucket, stated, largest=largest, at_least=at_least)
+    return asked, largest
 
 
 def waiters(keys: Keys) -> Plan[list[Waiter]]:

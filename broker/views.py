@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from broker import connection, plans
+from broker import calls, connection, plans
 from broker.errors import InvalidRequest
 from broker.wire import AsyncWire, Wire
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from broker.journal import Subscription
     from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
+    from broker.sizes import Learned
     from broker.thresholds import Thresholds
     from broker.trend import Trend
     from broker.values import ListedProcess, Throttle
@@ -123,6 +124,44 @@ class Views(Wire):
             result, argv = self.run(plans.new_config(self.keys, changes, gpu))
             if self.call("configure", *argv) != "changed":
                 return result
+
+    # -- right sizes ---------------------------------------------------------------------------------------------------
+
+    def sizes(self) -> list[Learned]:
+        """What was learned of every function's runs, by the size of their input; the function that ran last first."""
+        return self.run(plans.sizes(self.keys))
+
+    def right_size(
+        self, function: str, default: int | str, *, size: float | None = None, gpu: str | None = None, at_least: int = 0
+    ) -> tuple[int, int]:
+        """Bytes that a request of "auto" asks for now, and the largest budget that it may meet, 0 if not known.
+
+        ``default`` is asked before there is anything to learn from; ``at_least`` bytes are known to be needed.
+
+        Raises:
+            InvalidRequest: a value is not allowed.
+        """
+        return self.run(plans.right_size(self.keys, function, default, size, gpu, at_least))
+
+    def learn(
+        self, function: str, run: str, asked_bytes: int, *, size: float | None = None, peak_bytes: int | None = None,
+        default: int | str | None = None,
+    ) -> None:  # fmt: skip
+        """Remember what a run of a function took that had ``asked_bytes``: ``peak_bytes`` of them, as agents saw it.
+
+        Without a peak it ran out of memory: its next runs ask for half as much again, and for ``default`` at least.
+        ``run`` is the name of its lease: told twice, it is learned once. ``size`` is its input's, in any unit.
+
+        Raises:
+            InvalidRequest: a value is not allowed.
+        """
+        self.call("learn", *calls.learning(
+            function, run, asked_bytes, size=size, peak_bytes=peak_bytes, default=default,
+        ))  # fmt: skip
+
+    def forget(self, function: str) -> bool:
+        """Forget what was learned of a function; False if there was nothing."""
+        return bool(self.call("forget", calls.check_name("function", function)) == "forgotten")
 
     # -- events as they happen -----------------------------------------------------------------------------------------
 
@@ -239,3 +278,27 @@ class AsyncViews(AsyncWire):
             result, argv = await self.run(plans.new_config(self.keys, changes, gpu))
             if await self.call("configure", *argv) != "changed":
                 return result
+
+    async def sizes(self) -> list[Learned]:
+        """As ``Broker.sizes``."""
+        return await self.run(plans.sizes(self.keys))
+
+    async def right_size(
+        self, function: str, default: int | str, *, size: float | None = None, gpu: str | None = None, at_least: int = 0
+    ) -> tuple[int, int]:
+        """As ``Broker.right_size``."""
+        return await self.run(plans.right_size(self.keys, function, default, size, gpu, at_least))
+
+    async def learn(
+        self, function: str, run: str, asked_bytes: int, *, size: float | None = None, peak_bytes: int | None = None,
+        default: int | str | None = None,
+    ) -> None:  # fmt: skip
+        """As ``Broker.learn``."""
+        await self.call("learn", *calls.learning(
+            function, run, asked_bytes, size=size, peak_bytes=peak_bytes, default=default,
+        ))  # fmt: skip
+
+    async def forget(self, function: str) -> bool:
+        """As ``Broker.forget``."""
+        told = await self.call("forget", calls.check_name("function", function))
+        return bool(told == "forgotten")

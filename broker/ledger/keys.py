@@ -15,7 +15,7 @@ ORDER = (
     "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
     "metrics_prefix", "hosts", "host_prefix", "tenants", "tenant_prefix", "classes", "wide", "reserved",
     "lines_prefix", "line_prefix", "groups", "stale", "hardware_prefix",
-    "crew_prefix",
+    "crew_prefix", "size_prefix", "sizes",
 )  # fmt: skip
 
 
@@ -72,6 +72,8 @@ class Keys:
                 f"{root}stale",  # set of hosts of whose cards more may be free than `wide` says
                 f"{root}hardware:",  # hash a GPU: what its newest sample says beside what lending needs
                 f"{root}crew:",  # QUEUE: zset of hosts with workers; #QUEUE: of idle ones; @HOST: hash of queues
+                f"{root}size:",  # hash a function: what its runs took, NAME@BUCKET by the size of their input
+                f"{root}sizes",  # zset: function by its last run that was learned
             ),
         )
 
@@ -162,6 +164,15 @@ class Keys:
     def stale(self) -> str:
         """Set of hosts of whose cards more may be free than ``wide`` says."""
         return self._at("stale")
+
+    @property
+    def sizes(self) -> str:
+        """Sorted set: function by the time of its last run that was learned."""
+        return self._at("sizes")
+
+    def size(self, function: str) -> str:
+        """Hash of what one function's runs took."""
+        return self._at("size_prefix", function)
 
     def free_of(self, gpu_class: str) -> str:
         """Sorted set like ``free``, for the GPUs of one class."""

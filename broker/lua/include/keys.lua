@@ -3,6 +3,7 @@
 -- and still live in the slot that KEYS declare.
 -- keys: LEDGER CONFIG GPUS GPU_OF FREE FRESH CAPACITY LEASE_OF LEASES ENDED_OF WAITER_OF WAITERS WAITING WAKE_OF EVENTS
 -- keys: METRICS_OF HOSTS HOST_OF TENANTS TENANT_OF CLASSES WIDE RESERVED LINES_OF LINE_OF GROUPS STALE HARDWARE_OF CREW_OF
+-- keys: SIZE_OF SIZES
 local call, format, MIB = redis.call, string.format, 1048576
 local PRIORITY = 4398046511104 -- 2^42 arrivals in the queue fit below one step of priority
 
