@@ -28,6 +28,7 @@ _VERBS = {
     "adopt": ("broker.cli.adopt:adopt", "Make a lease of what a process uses without one."),
     "explain": ("broker.cli.explain:explain", "Why a request waits, or what one would meet."),
     "tenants": ("broker.cli.tenants:tenants", "Who shares the pool: quotas, weights, use."),
+    "sizes": ("broker.cli.sizes:sizes", "What functions took, and ask for by themselves."),
     "drain": ("broker.cli.drain:drain", "Grant nothing more on a GPU or host; running leases stay."),
     "undrain": ("broker.cli.drain:undrain", "Open a drained GPU or host again."),
     "retire": ("broker.cli.drain:retire", "Forget a host that is gone for good."),

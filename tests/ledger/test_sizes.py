@@ -37,8 +37,9 @@ def out_of_memory(broker: Broker, run: str, *, asked: int = 4 * GIB, default: in
 @pytest.mark.parametrize(("argv", "at", "value"), [
     (DONE, 0, ""), (DONE, 0, "a b"), (DONE, 0, "x" * 129), (DONE, 1, ""), (DONE, 1, "257"), (DONE, 1, "-257"),
     (DONE, 1, "1.5"), (DONE, 1, "01"), (DONE, 1, "--"), (DONE, 1, "1e2"), (DONE, 2, ""), (DONE, 2, "a b"),
-    (DONE, 3, ""),    (DONE, 3, "failed"), (DONE, 4, "0"), (DONE, 4, "nan"), (DONE, 4, "-5"), (DONE, 4, "4398046511105"), (DONE, 5, ""),
-    (DONE, 5, "0"), (DONE, 5, "1e9"), (DONE, 5, "9" * 20), (OOM, 6, ""), (OOM, 6, "-1"), (OOM, 6, "inf"), (OOM, 4, ""),
+    (DONE, 3, ""), (DONE, 3, "failed"), (DONE, 4, "0"), (DONE, 4, "nan"), (DONE, 4, "-5"),
+    (DONE, 4, "4398046511105"), (DONE, 5, ""), (DONE, 5, "0"), (DONE, 5, "1e9"), (DONE, 5, "9" * 20),
+    (OOM, 6, ""), (OOM, 6, "-1"), (OOM, 6, "inf"), (OOM, 4, ""),
 ])  # fmt: skip
 def test_every_argument_is_checked_by_lua_itself_and_nothing_is_written(
     broker: Broker, argv: list[str], at: int, value: str
