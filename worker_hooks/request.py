@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from broker import calls
 from broker.errors import InvalidRequest
-from broker.units import TIB, parse_seconds, parse_size
+from broker.sizes import check_input_size
+from broker.units import MAX_MEMORY_BYTES, TIB, parse_seconds, parse_size
 from worker_hooks import losing
 
 #: A lease's life without renewal, in seconds, where neither decorator nor ``GPUBROKER_LEASE_TTL`` says otherwise.
@@ -19,6 +20,8 @@ DEFAULT_TTL = 30.0
 TTL_LEAST = 3.0
 #: The longest wait that the ledger takes; a job without ``wait`` waits that long.
 WAIT_MOST = 30 * 86_400.0
+#: Instead of a size: what the runs of the function took until now, see ``docs/decisions/right-size.md``.
+AUTO = "auto"
 
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -30,6 +33,9 @@ class GpuRequest:
     ``wait`` and ``ttl`` in seconds; ``None`` waits for room as long as it takes, or takes ``GPUBROKER_LEASE_TTL`` of
     the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. ``on_lease_lost`` is ``raise``, ``again``,
     ``kill`` or a function's dotted name. ``reschedule``: see ``gpu_job``. What is ``None`` does not matter.
+
+    A request of "auto" has a ``default`` in bytes, which stands in ``asks`` until the ledger is asked for more, or less;
+    the ``size`` of its input, if it has one; and in ``at_least`` the bytes that its last attempt showed to be needed.
     """
 
     asks: tuple[str, ...]
@@ -46,6 +52,9 @@ class GpuRequest:
     placement: str | None = None
     on_lease_lost: str = losing.RAISE
     reschedule: float | None = None
+    default: int | None = None
+    size: float | None = None
+    at_least: int = 0
 
     @classmethod
     def checked(
@@ -58,6 +67,9 @@ class GpuRequest:
         host_memory: int | str | None = None,
         on_lease_lost: str | losing.Callback = losing.RAISE,
         reschedule: float | None = None,
+        default: int | str | None = None,
+        size: float | None = None,
+        at_least: int = 0,
         **options: Any,
     ) -> GpuRequest:
         """The request, if every value is allowed. ``options`` are further fields of it.
@@ -68,9 +80,10 @@ class GpuRequest:
         unknown = sorted(set(options) - {one.name for one in fields(cls)})
         if unknown:
             raise InvalidRequest(unknown[0], options[unknown[0]], "a field of a request for GPU memory")
+        stated = _stated(memory, gpus, default, size)
         own = None if host_memory is None else parse_size(host_memory, "host_memory", most=1024 * TIB)
         # The checks of a request at any other door, and in the same words.
-        asked = calls.ask(memory, gpus=gpus, host_memory=own, **options)
+        asked = calls.ask(memory if stated is None else stated, gpus=gpus, host_memory=own, **options)
         return cls(
             tuple(map(str, asked.wants)),
             None if wait is None else parse_seconds(wait, "wait", least=0, most=WAIT_MOST) / 1000,
@@ -80,6 +93,9 @@ class GpuRequest:
             reschedule=None
             if reschedule is None
             else parse_seconds(reschedule, "reschedule", least=1, most=86_400) / 1000,
+            default=stated,
+            size=None if size is None else check_input_size(size),
+            at_least=calls.check_whole("at_least_bytes", at_least, 0, MAX_MEMORY_BYTES),
             **{name: value for name, value in options.items() if value is not None},
         )
 
@@ -100,13 +116,22 @@ class GpuRequest:
             return None
         memory = asked.get("memory") or asked.get("memory_bytes")
         told = {name: asked[name] for name in (*_OPTIONS, "gpus") if asked.get(name) is not None}
+        if memory == AUTO:
+            told |= {name: asked[kept] for name, kept in _OF_AUTO.items() if asked.get(kept) is not None}
         return cls.checked(memory, **told)  # type: ignore[arg-type]
+
+    def resolved(self, asked: int) -> GpuRequest:
+        """A request of "auto" that asks for so many bytes."""
+        return replace(self, asks=(str(asked),))
 
     def as_meta(self) -> dict[str, Any]:
         """Plain values for ``job.meta["gpu"]``."""
+        told = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
+        if self.default is not None:
+            own = {kept: getattr(self, name) for name, kept in _OF_AUTO.items() if getattr(self, name)}
+            return {"memory": AUTO, **own, **told}
         simple = len(self.asks) == 1 and "x" not in self.asks[0]
         memory = {} if simple else {"memory": list(self.asks)}
-        told = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
         return {"memory_bytes": self.memory_bytes, **memory, **told}
 
     def ask(
@@ -141,6 +166,24 @@ class GpuRequest:
 
 _SELECTORS = ("labels", "capability", "mig", "host_memory", "cpus", "placement")
 _OPTIONS = ("wait", "ttl", "priority", "tenant", "gpu", "on_lease_lost", "reschedule", *_SELECTORS)
+#: Fields of a request of "auto", and their names in ``meta``.
+_OF_AUTO = {"default": "default_bytes", "size": "size", "at_least": "at_least_bytes"}
+
+
+def _stated(memory: object, gpus: int, default: int | str | None, size: float | None) -> int | None:
+    """The bytes that the author of a request of "auto" states for its first run; ``None`` for any other request."""
+    if memory != AUTO:
+        if isinstance(memory, (list, tuple)) and AUTO in memory:
+            raise InvalidRequest("memory", memory, f'"{AUTO}" alone: it has no alternatives')
+        for field, value in (("default", default), ("size", size)):
+            if value is not None:
+                raise InvalidRequest(field, value, f'nothing, unless memory="{AUTO}"')
+        return None
+    if default is None:
+        raise InvalidRequest("default", None, f'a size such as "4GiB": what memory="{AUTO}" asks for at first')
+    if gpus != 1:
+        raise InvalidRequest("gpus", gpus, f'1 where memory="{AUTO}": of several, agents see what they use together')
+    return parse_size(default, "default")
 
 
 def check_ttl(value: float, field: str) -> float:

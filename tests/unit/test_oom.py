@@ -19,6 +19,7 @@ BFC = (
     "Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 void* "
     "onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate memory for requested buffer of size 9"
 )
+TENSORFLOW = "tensorflow.python.framework.errors_impl.ResourceExhaustedError"
 TENSOR = (
     "OOM when allocating tensor with shape[128,768] and type float on /job:localhost/replica:0/task:0/device:{} by {}"
 )
