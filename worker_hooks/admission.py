@@ -18,6 +18,7 @@ from broker.answers import Waiting
 from broker.crew import Handed, Seat
 from broker.errors import BrokerError, LeaseNotFound, PoolUnavailable
 from broker.lease import Lease
+from worker_hooks import sizing
 from worker_hooks.request import GpuRequest, lease_name
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Admission:
             PoolUnavailable: ask again later.
         """
         name = lease_name(job.id, attempt)
+        request = sizing.resolved(self._broker, request, job.func_name or "")
         asking = request.ask(
             name, job_id=job.id, function=job.func_name or "", crew=crew_name(queue),
             seat=self._seat.text if queue in self.crews else "", sits=self._seat.sits,

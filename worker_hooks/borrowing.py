@@ -26,7 +26,7 @@ from broker.lease import Lease
 from broker.ledger.scripts import script
 from broker.process import began
 from broker.settings import Settings
-from worker_hooks import holding, losing, parking
+from worker_hooks import holding, losing, parking, sizing
 from worker_hooks.again import RunAgain, noted
 from worker_hooks.decorator import note
 from worker_hooks.dequeuing import Dequeuing, Found
@@ -36,7 +36,6 @@ from worker_hooks.parking import Lot
 from worker_hooks.recovery import its_turn, recover, recover_unstarted
 
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
-_SEEN_SECONDS = 1.0  # a job that was shorter was seldom seen by an agent
 _ALIVE_SECONDS = 30.0  # between two signs of life of a worker in the midst of a long job
 _WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""))
 
@@ -115,7 +114,7 @@ class Borrowing(Dequeuing):
             begun = time.monotonic()
             with self._holding(lease=lease):
                 self.perform_borrowed(job, queue, execution)
-            if time.monotonic() - begun >= _SEEN_SECONDS:
+            if time.monotonic() - begun >= sizing.SEEN_SECONDS:
                 self._note_peak(job, lease)
         finally:
             self._return(lease)
@@ -126,6 +125,8 @@ class Borrowing(Dequeuing):
             peak = self._ledger.peak_bytes(lease.id)
             if peak:
                 parking.note_peak(self, job, peak)
+                if (request := sizing.of_job(job)) is not None and parking.ended_well(self, job):
+                    sizing.learn(self._ledger, request, job.func_name or "", lease, peak)
         except (BrokerError, redis.RedisError) as error:
             self.log.warning("Worker %s: what job %s used is not noted: %s", self.name, job.id, error)
 
@@ -181,10 +182,14 @@ class Borrowing(Dequeuing):
     def _listening(self, job: Job, lease: Lease) -> Callable[[], Any]:
         """The job's code, and nothing of RQ's around it, hears that its lease is over."""
         perform, view, choice = job.perform, JobLease(granted_of(lease)), lost_choice(job)
+        request, function = sizing.of_job(job), job.func_name or ""
 
         def run() -> Any:
             holding.hold(view)
-            with losing.listening(view, choice, self._is_well(lease)):
+            with (
+                losing.listening(view, choice, self._is_well(lease)),
+                sizing.with_more(lambda: self._gate, job, request, function, lease),
+            ):
                 return perform()
 
         return run

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from redis import Redis
@@ -19,11 +22,11 @@ from broker.calls import Memory
 from broker.client import Broker, get_broker
 from broker.errors import BrokerError, InsufficientMemory, InvalidRequest, LeaseLost, PoolUnavailable
 from broker.process import began
-from worker_hooks import environment, holding, losing, rescheduling
+from worker_hooks import environment, holding, losing, rescheduling, sizing
 from worker_hooks.again import RunAgain
 from worker_hooks.holding import JobLease, granted_of
 from worker_hooks.keeper import Keeper
-from worker_hooks.request import GpuRequest, lease_name
+from worker_hooks.request import AUTO, GpuRequest, lease_name
 
 if TYPE_CHECKING:
     from broker.lease import Lease
@@ -48,7 +51,8 @@ class GpuJob(Protocol[P, R]):
 class gpu_job(rq_job):
     """A job that borrows ``memory`` of a GPU before its code runs, and returns it at its end.
 
-    ``memory`` is bytes or ``"4GiB"``, ``"2x8GiB"`` of each of two GPUs of one host, or a list of such, best first.
+    ``memory`` is bytes or ``"4GiB"``, ``"2x8GiB"`` of each of two GPUs of one host, or a list of such, best first. With
+    ``"auto"`` it asks for what agents saw its former runs use; where that is too little, it is run again with more.
 
     ``.delay(...)`` and ``.enqueue(...)`` are RQ's. Beside what follows it takes all that RQ's ``@job`` takes
     (``timeout``, ``retry``, ``meta``, ...; its ``ttl`` is how long a job may stay in the queue). The request travels in
@@ -59,6 +63,9 @@ class gpu_job(rq_job):
     Args:
         queue: queue or its name.
         connection: RQ's Redis; without one, ``GPUBROKER_REDIS_URL`` at the first ``.delay``.
+        default: with ``memory="auto"``, what is asked for before anything was learned.
+        size_of: with ``memory="auto"``, a function of the job's arguments that says how large its input is (megapixels,
+            tokens), called when the job is sent off: larger inputs then ask for more. It returns a positive number.
         wait: seconds to wait for room, then ``InsufficientMemory``; without it, as long as it takes.
         lease_ttl: seconds (3 to 86400) after which the lease ends if nobody renews it; 30, or ``GPUBROKER_LEASE_TTL``.
         priority: -1000 to 1000; the higher waits in front.
@@ -86,6 +93,8 @@ class gpu_job(rq_job):
         memory: Memory,
         connection: Redis | None = None,
         *,
+        default: int | str | None = None,
+        size_of: sizing.SizeOf | None = None,
         wait: float | None = None,
         lease_ttl: float | None = None,
         priority: int = 0,
@@ -106,8 +115,10 @@ class gpu_job(rq_job):
         self._request = GpuRequest.checked(
             memory, gpus=gpus, wait=wait, ttl=lease_ttl, priority=priority, tenant=tenant, gpu=gpu, labels=labels,
             capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, placement=placement,
-            on_lease_lost=on_lease_lost, reschedule=reschedule,
+            on_lease_lost=on_lease_lost, reschedule=reschedule, default=default,
         )  # fmt: skip
+        sizing.check_size_of(size_of, self._request)
+        self._size_of = size_of
         self._given = connection
         if not isinstance(options.get("meta") or {}, dict):
             raise InvalidRequest("meta", options["meta"], "a dict")
@@ -125,7 +136,8 @@ class gpu_job(rq_job):
     @property
     def meta(self) -> dict[Any, Any]:
         """Of one job: the user's own, and the request."""
-        return {**self._meta, "gpu": self._request.as_meta()}
+        sized = self._request if self._size_of is None else replace(self._request, size=_size.get())
+        return {**self._meta, "gpu": sized.as_meta()}
 
     @meta.setter
     def meta(self, given: dict[Any, Any] | None) -> None:
@@ -138,16 +150,44 @@ class gpu_job(rq_job):
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with borrowed(request, name):
+            with borrowed(request, name, self._measure(args, kwargs)):
                 return called(*args, **kwargs)
 
         @functools.wraps(function)
         async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-            with borrowed(request, name):
+            with borrowed(request, name, self._measure(args, kwargs)):
                 return await called(*args, **kwargs)
 
         borrowing = run_coroutine if inspect.iscoroutinefunction(function) else run
-        return cast("GpuJob[P, R]", super().__call__(borrowing))  # type: ignore[no-untyped-call]
+        job = super().__call__(borrowing)  # type: ignore[no-untyped-call]
+        if self._size_of is not None:
+            job.delay = job.enqueue = self._sizing(job.delay)
+        return cast("GpuJob[P, R]", job)
+
+    def _measure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
+        size_of = self._size_of
+        return None if size_of is None else lambda: sizing.measured(size_of, args, kwargs)
+
+    def _sizing(self, send: Callable[..., Job]) -> Callable[..., Job]:
+        """RQ's ``delay``, which reads ``meta`` on its way: with the size of what the job is sent off with."""
+
+        @functools.wraps(send)
+        def delay(*args: Any, **kwargs: Any) -> Job:
+            own = {name: value for name, value in kwargs.items() if name not in _OF_RQ}
+            measure = self._measure(args, own)
+            before = _size.set(measure() if measure is not None else None)
+            try:
+                return send(*args, **kwargs)
+            finally:
+                _size.reset(before)
+
+        return delay
+
+
+#: What RQ's ``delay`` takes for itself among a job's keywords.
+_OF_RQ = ("depends_on", "job_id", "at_front")
+#: The size of the input of the job that is being sent off.
+_size: ContextVar[float | None] = ContextVar("size", default=None)
 
 
 @functools.cache
@@ -168,8 +208,10 @@ def _queue_connection() -> Redis:
 
 
 @contextmanager
-def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
+def borrowed(request: GpuRequest, function: str = "", measure: Callable[[], float] | None = None) -> Iterator[None]:
     """Hold a lease, renewed by a keeper, unless this process works under one already. ``function`` is on the account.
+
+    ``measure`` tells the size of a direct call's input, for a request of "auto".
 
     Raises:
         LeaseLost: in the midst of the body, in the main thread, when the lease is over. RunAgain: the job is to be
@@ -180,7 +222,7 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
         return
     job = get_current_job()
     try:
-        with _borrowed(request, function, job):
+        with _borrowed(sizing.of_call(request, job, function, measure), function, job):
             yield
     except RunAgain as again:  # the lease is back by now
         if job is None:
@@ -193,6 +235,7 @@ def borrowed(request: GpuRequest, function: str = "") -> Iterator[None]:
 @contextmanager
 def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[None]:
     broker = get_broker()
+    request = sizing.resolved(broker, request, function)
     name = lease_name(job.id if job else "call", uuid.uuid4().hex)
     asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
     lease = _acquired(broker, job, request, asked)
@@ -208,7 +251,11 @@ def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[N
             holding.hold(view)
             # The start gate (law 9): this process may have been paused since the grant.
             broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
-            yield
+            begun = time.monotonic()
+            with sizing.with_more(lambda: broker, job, request, function, lease):
+                yield
+            if time.monotonic() - begun >= sizing.SEEN_SECONDS:
+                sizing.learn(broker, request, function, lease)
 
 
 def _acquired(broker: Broker, job: Job | None, request: GpuRequest, asked: dict[str, Any]) -> Lease:
@@ -223,8 +270,10 @@ def _acquired(broker: Broker, job: Job | None, request: GpuRequest, asked: dict[
 
 def note(job: Job, lease: Lease) -> None:
     """Write into ``job.meta["gpu"]`` what the job got."""
+    asked = job.meta.get("gpu", {})
     job.meta["gpu"] = {
-        **job.meta.get("gpu", {}),
+        **asked,
+        **({"memory_bytes": lease.memory_bytes} if asked.get("memory") == AUTO else {}),
         "lease_id": lease.id,
         "gpu_uuids": list(lease.gpu_uuids),
         "host": lease.host,

@@ -186,6 +186,12 @@ def note_peak(worker: BaseWorker, job: Job, peak_bytes: int) -> None:
     _run(worker.connection, "note", (job.key,), job.serializer.dumps(meta))
 
 
+def ended_well(worker: BaseWorker, job: Job) -> bool:
+    """Whether a job that ran has succeeded: RQ says so, or has deleted it, as it does with a ``result_ttl`` of 0."""
+    status = cast("bytes | None", worker.connection.hget(job.key, "status"))
+    return status is None or as_text(status) == JobStatus.FINISHED
+
+
 def drop(worker: BaseWorker, job: Job, execution: Execution) -> None:
     """Forget an execution that never ran."""
     with worker.connection.pipeline() as pipeline:

@@ -34,8 +34,8 @@ class GpuRequest:
     the worker (30). ``host_memory`` in bytes, ``cpus`` in processors. ``on_lease_lost`` is ``raise``, ``again``,
     ``kill`` or a function's dotted name. ``reschedule``: see ``gpu_job``. What is ``None`` does not matter.
 
-    A request of "auto" has a ``default`` in bytes, which stands in ``asks`` until the ledger is asked for more, or less;
-    the ``size`` of its input, if it has one; and in ``at_least`` the bytes that its last attempt showed to be needed.
+    A request of "auto" has a ``default`` in bytes, which stands in ``asks`` until the ledger says better; the ``size``
+    of its input, if it has one; and in ``at_least`` the bytes that its last attempt showed to be needed.
     """
 
     asks: tuple[str, ...]
