@@ -30,7 +30,12 @@ class InsufficientMemory(BrokerError):
 
 
 class ImpossibleRequest(BrokerError):
-    """No GPU that the pool knows could ever hold the request, even when empty."""
+    """No GPU that the pool knows could ever hold the request, even when empty.
+
+    ``largest_bytes`` is the budget of the largest one that it may have; 0 where something else is in the way.
+    """
+
+    largest_bytes = 0
 
 
 class LeaseConflict(BrokerError):

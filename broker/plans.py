@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.calls import check_name, check_whole
 from broker.errors import BrokerError, InvalidRequest
-from broker.sizes import Learned, bucket_of, bytes_to_ask, check_input_size
-from broker.units import parse_size
+from broker.sizes import Learned, RightSize, bucket_of, check_input_size, size_to_ask
+from broker.units import MAX_MEMORY_BYTES, parse_size
 from broker.values import HeldLease, ListedProcess, State, Throttle
 
 if TYPE_CHECKING:
@@ -135,19 +135,22 @@ def sizes(keys: Keys) -> Plan[list[Learned]]:
 
 
 def right_size(
-    keys: Keys, function: str, default: int | str, size: float | None, gpu: str | None, at_least: int
-) -> Plan[tuple[int, int]]:
-    """What a request of "auto" asks for now, and the largest budget that it may meet (0: not known). One round trip."""
+    keys: Keys, function: str, default: int | str, size: float | None, tenant: str, gpu: str | None, too_little: int
+) -> Plan[RightSize]:
+    """What a request of "auto" asks for now. One round trip."""
     stated, bucket = parse_size(default, "default"), bucket_of(None if size is None else check_input_size(size))
-    told, most = yield [
+    check_whole("too_little", too_little, 0, MAX_MEMORY_BYTES)
+    told, quota, *cards = yield [
         ("HGETALL", keys.size(check_name("function", function))),
-        ("ZREVRANGE", keys.capacity, 0, 0, "WITHSCORES") if gpu is None else ("ZSCORE", keys.capacity, gpu),
+        ("HGET", keys.tenant(check_name("tenant", tenant)), "quota_bytes"),
+        ("ZREVRANGE", keys.capacity, 0, 0, "WITHSCORES")
+        if gpu is None
+        else ("ZSCORE", keys.capacity, check_name("gpu", gpu)),
     ]
-    if gpu is None:
-        most = next((score for _, score in _pairs(most)), None)
-    largest = max(0, int(float(most or 0)))
-    asked = bytes_to_ask(Learned.of_hash(function, told), bucket, stated, largest=largest, at_least=at_least)
-    return asked, largest
+    most = next((score for _, score in _pairs(cards[0])), None) if gpu is None else cards[0]
+    bounds = [bound for bound in (int(float(most or 0)), int(quota or 0)) if bound > 0]
+    learned = Learned.of_hash(function, told)
+    return size_to_ask(learned, bucket, stated, largest=min(bounds, default=0), too_little=too_little)
 
 
 def waiters(keys: Keys) -> Plan[list[Waiter]]:

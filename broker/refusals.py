@@ -27,7 +27,9 @@ def refusal(reply: Sequence[str], request: Ask) -> BrokerError:
     if reply[0] == "impossible":
         why = reply[2] or "size"
         told = f"{_lacks(why, request, int(reply[1]))}; {_ADVICE[why]}"
-        return ImpossibleRequest(f"{asked} can never fit: {told}")
+        error = ImpossibleRequest(f"{asked} can never fit: {told}")
+        error.largest_bytes = int(reply[1]) if why == "size" else 0
+        return error
     if reply[4] in _ADVICE:
         told = f"{_lacks(reply[4], request, int(reply[2]))}; {_ADVICE[reply[4]]}"
         return InsufficientMemory(f"no room for {asked}: {told}")

@@ -106,13 +106,25 @@ def bucket_text(bucket: int | None) -> str:
     return "-" if bucket is None else str(bucket)
 
 
-def bytes_to_ask(
-    learned: Iterable[Learned], bucket: int | None, default: int, *, largest: int = 0, at_least: int = 0
-) -> int:
-    """What the next run with an input of this bucket asks for.
+@dataclass(frozen=True, slots=True)
+class RightSize:
+    """What the next run asks for: ``asked_bytes``, of which ``known_bytes`` are no guess.
 
-    ``largest`` is the budget of the largest card, 0 where that is not known: what is no more than a guess stays below
-    it. ``at_least`` is what this very job needs, as its last attempt showed.
+    ``largest_bytes`` is the most that any card may lend its tenant, 0 where that is not known.
+    """
+
+    asked_bytes: int
+    known_bytes: int
+    largest_bytes: int = 0
+
+
+def size_to_ask(
+    learned: Iterable[Learned], bucket: int | None, default: int, *, largest: int = 0, too_little: int = 0
+) -> RightSize:
+    """The right size for the next run with an input of this bucket.
+
+    What is no more than a guess stays below ``largest``. ``too_little`` is what this very job had when it ran out of
+    memory.
     """
     # Inputs with a size and without one do not compare.
     kin = {one.bucket: one for one in learned if (one.bucket is None) == (bucket is None)}
@@ -123,20 +135,16 @@ def bytes_to_ask(
     else:
         guess = _from_others([one for one in kin.values() if one.runs >= ENOUGH_RUNS], bucket)
         stated = default if guess is None else 0
-        few = (
-            one.safe_bytes for one in kin.values() if one.runs < ENOUGH_RUNS and _place(one.bucket) <= _place(bucket)
-        )
-        need = max(guess or 0, *few, 0)
-    asked = max(-(-max(need, at_least) // STEP_BYTES) * STEP_BYTES, stated)
+        few = [one for one in kin.values() if one.runs < ENOUGH_RUNS and _place(one.bucket) <= _place(bucket)]
+        need = max([guess or 0, *(one.safe_bytes for one in few)])
+    known = max(stated, own.peak_bytes if own is not None else 0)
+    if too_little:
+        known = max(known, too_little + 1)
+        need = max(need, math.ceil(too_little * MORE), default)
+    asked = max(-(-need // STEP_BYTES) * STEP_BYTES, stated)
     if 0 < largest < asked:
-        asked = max(largest, stated, own.peak_bytes if own is not None else 0)
-    return min(asked, MAX_MEMORY_BYTES)
-
-
-def more_than(asked: int, default: int, largest: int) -> int | None:
-    """What is asked after a run with ``asked`` bytes was out of memory; ``None`` if no card has more."""
-    most = largest or MAX_MEMORY_BYTES
-    return None if asked >= most else min(max(math.ceil(asked * MORE), default), max(most, default))
+        asked = max(largest, known)
+    return RightSize(min(asked, MAX_MEMORY_BYTES), min(known, MAX_MEMORY_BYTES), largest)
 
 
 def _from_others(trusted: list[Learned], bucket: int | None) -> int | None:

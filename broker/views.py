@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from broker.journal import Subscription
     from broker.models import Event, Gpu, LeaseRecord, Sample, Waiter
-    from broker.sizes import Learned
+    from broker.sizes import Learned, RightSize
     from broker.thresholds import Thresholds
     from broker.trend import Trend
     from broker.values import ListedProcess, Throttle
@@ -132,16 +132,18 @@ class Views(Wire):
         return self.run(plans.sizes(self.keys))
 
     def right_size(
-        self, function: str, default: int | str, *, size: float | None = None, gpu: str | None = None, at_least: int = 0
-    ) -> tuple[int, int]:
-        """Bytes that a request of "auto" asks for now, and the largest budget that it may meet, 0 if not known.
+        self, function: str, default: int | str, *, size: float | None = None, tenant: str = "default",
+        gpu: str | None = None, too_little: int = 0,
+    ) -> RightSize:  # fmt: skip
+        """What a request of "auto" asks for now, by what was learned of its function. One round trip.
 
-        ``default`` is asked before there is anything to learn from; ``at_least`` bytes are known to be needed.
+        ``default`` is asked before there is anything to learn from; with ``too_little`` bytes this very job ran out of
+        memory.
 
         Raises:
             InvalidRequest: a value is not allowed.
         """
-        return self.run(plans.right_size(self.keys, function, default, size, gpu, at_least))
+        return self.run(plans.right_size(self.keys, function, default, size, tenant, gpu, too_little))
 
     def learn(
         self, function: str, run: str, asked_bytes: int, *, size: float | None = None, peak_bytes: int | None = None,
@@ -284,10 +286,11 @@ class AsyncViews(AsyncWire):
         return await self.run(plans.sizes(self.keys))
 
     async def right_size(
-        self, function: str, default: int | str, *, size: float | None = None, gpu: str | None = None, at_least: int = 0
-    ) -> tuple[int, int]:
+        self, function: str, default: int | str, *, size: float | None = None, tenant: str = "default",
+        gpu: str | None = None, too_little: int = 0,
+    ) -> RightSize:  # fmt: skip
         """As ``Broker.right_size``."""
-        return await self.run(plans.right_size(self.keys, function, default, size, gpu, at_least))
+        return await self.run(plans.right_size(self.keys, function, default, size, tenant, gpu, too_little))
 
     async def learn(
         self, function: str, run: str, asked_bytes: int, *, size: float | None = None, peak_bytes: int | None = None,

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from broker import answers, calls
-from broker.answers import Waiting
+from broker.answers import Granted, Waiting
 from broker.crew import Handed, Seat
-from broker.errors import BrokerError, LeaseNotFound, PoolUnavailable
+from broker.errors import BrokerError, ImpossibleRequest, LeaseNotFound, PoolUnavailable
 from broker.lease import Lease
 from worker_hooks import sizing
 from worker_hooks.request import GpuRequest, lease_name
@@ -112,20 +112,25 @@ class Admission:
             InsufficientMemory, ImpossibleRequest, InvalidRequest: refused. LeaseLost: granted, and over since.
             PoolUnavailable: ask again later.
         """
-        name = lease_name(job.id, attempt)
         request = sizing.resolved(self._broker, request, job.func_name or "")
-        asking = request.ask(
-            name, job_id=job.id, function=job.func_name or "", crew=crew_name(queue),
-            seat=self._seat.text if queue in self.crews else "", sits=self._seat.sits,
-        )  # fmt: skip
-        asked = time.monotonic()
-        reply = self._broker.call("acquire", *asking.asking(asking.wait_seconds > 0))
-        answer = answers.read_acquire(reply, asking)
+        try:
+            answer, asked = self._ask_once(job, queue, request, attempt)
+        except ImpossibleRequest as refused:
+            answer, asked = self._ask_once(job, queue, sizing.smaller(request, refused), attempt)
         if isinstance(answer, Waiting):
             self.handed, self._seat.sits = answer.handed, self._seat.sits and answer.handed is None
             return None
         self._seat.sits = False
         return Lease(self._broker, answer, asked)
+
+    def _ask_once(self, job: Job, queue: str, request: GpuRequest, attempt: str) -> tuple[Granted | Waiting, float]:
+        asking = request.ask(
+            lease_name(job.id, attempt), job_id=job.id, function=job.func_name or "", crew=crew_name(queue),
+            seat=self._seat.text if queue in self.crews else "", sits=self._seat.sits,
+        )  # fmt: skip
+        asked = time.monotonic()
+        reply = self._broker.call("acquire", *asking.asking(asking.wait_seconds > 0))
+        return answers.read_acquire(reply, asking), asked
 
     def withdraw(self, lease_id: str) -> None:
         """Leave nothing behind of a request: no waiter, no grant, no lease. Without Redis it ends by itself."""

@@ -20,7 +20,7 @@ from rq.queue import Queue
 
 from broker.calls import Memory
 from broker.client import Broker, get_broker
-from broker.errors import BrokerError, InsufficientMemory, InvalidRequest, LeaseLost, PoolUnavailable
+from broker.errors import BrokerError, ImpossibleRequest, InsufficientMemory, InvalidRequest, LeaseLost, PoolUnavailable
 from broker.process import began
 from worker_hooks import environment, holding, losing, rescheduling, sizing
 from worker_hooks.again import RunAgain
@@ -238,7 +238,10 @@ def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[N
     request = sizing.resolved(broker, request, function)
     name = lease_name(job.id if job else "call", uuid.uuid4().hex)
     asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
-    lease = _acquired(broker, job, request, asked)
+    try:
+        lease = _acquired(broker, job, request, asked)
+    except ImpossibleRequest as refused:
+        lease = _acquired(broker, job, sizing.smaller(request, refused), asked)
     with _returned(lease) as keeper:
         view = JobLease(granted_of(lease))
         if job is not None:

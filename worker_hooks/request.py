@@ -35,7 +35,8 @@ class GpuRequest:
     ``kill`` or a function's dotted name. ``reschedule``: see ``gpu_job``. What is ``None`` does not matter.
 
     A request of "auto" has a ``default`` in bytes, which stands in ``asks`` until the ledger says better; the ``size``
-    of its input, if it has one; and in ``at_least`` the bytes that its last attempt showed to be needed.
+    of its input, if it has one; in ``too_little`` the bytes with which its last attempt ran out of memory; and in
+    ``known`` how many of those that it asks for are no guess.
     """
 
     asks: tuple[str, ...]
@@ -54,7 +55,8 @@ class GpuRequest:
     reschedule: float | None = None
     default: int | None = None
     size: float | None = None
-    at_least: int = 0
+    too_little: int = 0
+    known: int = 0
 
     @classmethod
     def checked(
@@ -69,7 +71,7 @@ class GpuRequest:
         reschedule: float | None = None,
         default: int | str | None = None,
         size: float | None = None,
-        at_least: int = 0,
+        too_little: int = 0,
         **options: Any,
     ) -> GpuRequest:
         """The request, if every value is allowed. ``options`` are further fields of it.
@@ -95,7 +97,7 @@ class GpuRequest:
             else parse_seconds(reschedule, "reschedule", least=1, most=86_400) / 1000,
             default=stated,
             size=None if size is None else check_input_size(size),
-            at_least=calls.check_whole("at_least_bytes", at_least, 0, MAX_MEMORY_BYTES),
+            too_little=calls.check_whole("too_little_bytes", too_little, 0, MAX_MEMORY_BYTES),
             **{name: value for name, value in options.items() if value is not None},
         )
 
@@ -120,9 +122,9 @@ class GpuRequest:
             told |= {name: asked[kept] for name, kept in _OF_AUTO.items() if asked.get(kept) is not None}
         return cls.checked(memory, **told)  # type: ignore[arg-type]
 
-    def resolved(self, asked: int) -> GpuRequest:
+    def resolved(self, asked: int, known: int) -> GpuRequest:
         """A request of "auto" that asks for so many bytes."""
-        return replace(self, asks=(str(asked),))
+        return replace(self, asks=(str(asked),), known=known)
 
     def as_meta(self) -> dict[str, Any]:
         """Plain values for ``job.meta["gpu"]``."""
@@ -167,7 +169,7 @@ class GpuRequest:
 _SELECTORS = ("labels", "capability", "mig", "host_memory", "cpus", "placement")
 _OPTIONS = ("wait", "ttl", "priority", "tenant", "gpu", "on_lease_lost", "reschedule", *_SELECTORS)
 #: Fields of a request of "auto", and their names in ``meta``.
-_OF_AUTO = {"default": "default_bytes", "size": "size", "at_least": "at_least_bytes"}
+_OF_AUTO = {"default": "default_bytes", "size": "size", "too_little": "too_little_bytes"}
 
 
 def _stated(memory: object, gpus: int, default: int | str | None, size: float | None) -> int | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from broker.errors import BrokerError, InvalidRequest
-from broker.sizes import check_input_size, more_than
+from broker.errors import BrokerError, ImpossibleRequest, InvalidRequest
+from broker.sizes import RightSize, check_input_size, size_to_ask
 from broker.units import MAX_MEMORY_BYTES, format_size
 from worker_hooks.again import RunAgain
 from worker_hooks.oom import is_out_of_memory
@@ -78,7 +78,7 @@ def of_call(request: GpuRequest, job: Job | None, function: str, measure: Callab
         return request
     carried = of_job(job) if job is not None and job.func_name == function else None
     if carried is not None:
-        request = replace(request, size=carried.size, at_least=carried.at_least)
+        request = replace(request, size=carried.size, too_little=carried.too_little)
     return replace(request, size=measure()) if request.size is None and measure is not None else request
 
 
@@ -90,10 +90,28 @@ def resolved(broker: Broker, request: GpuRequest, function: str) -> GpuRequest:
     """
     if request.default is None:
         return request
-    asked, _ = broker.right_size(
-        function_name(function), request.default, size=request.size, gpu=request.gpu, at_least=request.at_least
-    )
-    return request.resolved(asked)
+    found = _right_size(broker, request, function)
+    return request.resolved(found.asked_bytes, found.known_bytes)
+
+
+def _right_size(broker: Broker, request: GpuRequest, function: str) -> RightSize:
+    return broker.right_size(
+        function_name(function), request.default or 1, size=request.size, tenant=request.tenant, gpu=request.gpu,
+        too_little=request.too_little,
+    )  # fmt: skip
+
+
+def smaller(request: GpuRequest, refused: ImpossibleRequest) -> GpuRequest:
+    """The same request, for all of the largest card that it may have: if what it asked beyond that was a guess.
+
+    Raises:
+        ImpossibleRequest: the refusal, as it was.
+    """
+    if request.default is None or not request.known <= refused.largest_bytes < request.memory_bytes:
+        if request.too_little:
+            refused.add_note(f"gpubroker: its last attempt ran out of memory with {format_size(request.too_little)}")
+        raise refused
+    return request.resolved(refused.largest_bytes, request.known)
 
 
 def learn(
@@ -129,24 +147,25 @@ def with_more(
     except Exception as error:
         if request is None or request.default is None or not is_out_of_memory(error):
             raise
-        largest = _ran_out(broker(), request, function, lease)
-        more = more_than(lease.memory_bytes, request.default, largest)
+        request = replace(request, too_little=lease.memory_bytes)
+        right = _ran_out(broker(), request, function, lease)
+        full = 0 < right.largest_bytes <= lease.memory_bytes
         tried = 0 if job is None else int(job.meta.get("gpu", {}).get("oom", 0))
         had = f'{format_size(lease.memory_bytes)} of memory="auto" were too little'
-        if job is None or more is None or tried >= TRIES_MOST:
-            why = "no card has more" if more is None else f"tried {tried + 1} times"
+        if job is None or full or tried >= TRIES_MOST:
+            why = "no card has more for it" if full else f"tried {tried + 1} times"
             error.add_note(f"gpubroker: {had} ({why}; `gpubroker sizes` shows what was learned)")
             raise
-        raise RunAgain(f"{had}: it asks for {format_size(more)} now", oom=tried + 1, at_least_bytes=more) from error
+        reason = f"{had}: it asks for {format_size(right.asked_bytes)} now"
+        raise RunAgain(reason, oom=tried + 1, too_little_bytes=lease.memory_bytes) from error
 
 
-def _ran_out(broker: Broker, request: GpuRequest, function: str, lease: Lease) -> int:
-    """Let the ledger learn it; the largest budget that the next try may meet, 0 if that is not known."""
+def _ran_out(broker: Broker, request: GpuRequest, function: str, lease: Lease) -> RightSize:
+    """Let the ledger learn it, and look what is asked for after this."""
     with _logged(function, lease):
-        name, default = function_name(function), request.default or 1
-        broker.learn(name, lease.id, lease.memory_bytes, size=request.size, default=default)
-        return broker.right_size(name, default, gpu=request.gpu)[1]
-    return 0
+        broker.learn(function_name(function), lease.id, lease.memory_bytes, size=request.size, default=request.default)
+        return _right_size(broker, request, function)
+    return size_to_ask((), None, request.default or 1, too_little=request.too_little)
 
 
 @contextmanager

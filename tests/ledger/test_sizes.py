@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from broker import AsyncBroker, Broker, InvalidRequest
-from broker.sizes import Learned, bucket_of
+from broker.sizes import Learned, RightSize, bucket_of
 from broker.units import GIB, MIB
 
 Cards = Callable[..., None]
@@ -182,16 +182,38 @@ def test_what_somebody_wrote_there_by_hand_breaks_nothing(broker: Broker) -> Non
 
 
 def test_the_right_size_is_the_default_first_and_then_what_was_seen(broker: Broker, cards: Cards) -> None:
-    assert broker.right_size(NAME, "4GiB") == (4 * GIB, 0)
+    largest = 5 * GIB + 512 * MIB
+    assert broker.right_size(NAME, "4GiB") == RightSize(4 * GIB, 4 * GIB, 0)
     cards("GPU-a")
-    assert broker.right_size(NAME, "4GiB") == (4 * GIB, 5 * GIB + 512 * MIB)
+    assert broker.right_size(NAME, "4GiB") == RightSize(4 * GIB, 4 * GIB, largest)
     ran(broker, 2 * GIB, 2 * GIB)
-    assert broker.right_size(NAME, "4GiB")[0] == 4 * GIB
+    assert broker.right_size(NAME, "4GiB").asked_bytes == 4 * GIB
     ran(broker, 2 * GIB)
-    assert broker.right_size(NAME, "4GiB")[0] == 2 * GIB + 256 * MIB
-    assert broker.right_size(NAME, "4GiB", gpu="GPU-b")[1] == 0
+    assert broker.right_size(NAME, "4GiB") == RightSize(2 * GIB + 256 * MIB, 2 * GIB, largest)
     out_of_memory(broker, "oom")
-    assert broker.right_size(NAME, "4GiB", gpu="GPU-a")[0] == 5 * GIB + 512 * MIB  # the floor of 6 fits no card
+    assert broker.right_size(NAME, "4GiB").asked_bytes == largest  # the floor of 6 GiB fits no card
+
+
+def test_it_asks_for_no_more_than_its_card_or_its_tenant_may_have(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    cards("GPU-b", host="h2", total=24 * GIB)
+    broker.set_tenant("studio", quota="3GiB")
+    ran(broker, *[2900 * MIB] * 3)
+    assert broker.right_size(NAME, "4GiB", too_little=4 * GIB).asked_bytes == 6 * GIB
+    assert broker.right_size(NAME, "4GiB", too_little=4 * GIB, gpu="GPU-a").asked_bytes == 5 * GIB + 512 * MIB
+    assert broker.right_size(NAME, "4GiB", gpu="GPU-c").largest_bytes == 0
+    assert broker.right_size(NAME, "4GiB").asked_bytes == 3200 * MIB
+    assert broker.right_size(NAME, "4GiB", tenant="studio") == RightSize(3 * GIB, 2900 * MIB, 3 * GIB)
+
+
+@pytest.mark.parametrize(("field", "wrong"), [
+    ("function", {"function": "a b"}), ("default", {"default": 0}), ("size", {"size": -1}), ("tenant", {"tenant": ""}),
+    ("too_little", {"too_little": -1}), ("gpu", {"gpu": "a b"}),
+])  # fmt: skip
+def test_a_right_size_of_nonsense_is_refused(broker: Broker, field: str, wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        broker.right_size(**({"function": NAME, "default": GIB} | wrong))  # type: ignore[arg-type]
+    assert refused.value.field == field
 
 
 async def test_it_is_the_same_awaited(redis_url: str, broker: Broker, cards: Cards) -> None:

@@ -53,5 +53,10 @@ def greedy_of_a_fixed_size() -> None:
     raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
+@gpu_job("photos", memory="auto", default="1GiB", labels={"rack": "a"})
+def in_rack() -> int:
+    return had()
+
+
 def undecorated() -> int:
     return had()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from rq.job import Job
 from broker import Broker, InvalidRequest
 from broker.sizes import Learned, bucket_of
 from broker.units import GIB, MIB
+from broker.values import HostReport
 from tests.rq import sized_jobs
 from tests.rq.conftest import Stage
 from worker_hooks import gpu_job, sizing
 from worker_hooks.request import GpuRequest
 
+Cards = Callable[..., None]
 OURS = ["worker_hooks.GpuWorker", "worker_hooks.GpuSpawnWorker", "worker_hooks.GpuSimpleWorker"]
 KINDS = [*OURS, "rq.worker.Worker"]
 NAME = "tests.rq.sized_jobs.enhance"
@@ -83,7 +86,7 @@ def test_the_size_travels_and_what_is_rqs_own_is_not_measured(stage: Stage) -> N
 @pytest.mark.parametrize(("field", "meta"), [
     ("default", {}), ("default", {"default_bytes": -1}), ("size", {"default_bytes": 1, "size": 0}),
     ("size", {"default_bytes": 1, "size": "large"}), ("gpus", {"default_bytes": 1, "gpus": 2}),
-    ("at_least_bytes", {"default_bytes": 1, "at_least_bytes": "much"}),
+    ("too_little_bytes", {"default_bytes": 1, "too_little_bytes": "much"}),
     ("priority", {"default_bytes": 1, "priority": 9999}),
 ], ids=str)  # fmt: skip
 def test_what_is_written_into_meta_by_hand_is_checked_as_any_other(field: str, meta: dict[str, Any]) -> None:
@@ -204,7 +207,7 @@ def test_a_job_that_ran_out_of_memory_is_run_again_with_more_and_burns_no_retry(
     assert [stage.hear()["memory"] for _ in range(3)] == [2 * GIB, 3 * GIB, 4.5 * GIB]
     job.refresh()
     assert (job.get_status(), job.return_value(), job.retries_left) == ("finished", 4.5 * GIB, 1)
-    assert (job.meta["gpu"]["oom"], job.meta["gpu"]["at_least_bytes"]) == (2, 4.5 * GIB)
+    assert (job.meta["gpu"]["oom"], job.meta["gpu"]["too_little_bytes"]) == (2, 3 * GIB)
     assert "3.0 GiB" in job.meta["gpu"]["again_reason"]
     assert not stage.broker.leases()
     assert len(stage.queue.failed_job_registry) == 0
@@ -226,7 +229,7 @@ def test_where_no_card_has_more_it_fails_as_rqs_rules_say_with_its_own_reason(st
     stage.burst(kind)
     told = stage.outcome(job)
     assert "CUDA out of memory" in told
-    assert "no card has more" in told
+    assert "no card has more for it" in told
     largest = 5 * GIB + 512 * MIB
     asked = [2 * GIB, 3 * GIB, 4.5 * GIB, largest, largest]  # the last is its one retry
     assert [stage.hear()["memory"] for _ in range(stage.heard())] == asked
@@ -266,3 +269,30 @@ def test_a_direct_call_raises_what_it_raised_and_the_next_asks_for_more(stage: S
         sized_jobs.greedy(3 * GIB)
     assert "2.0 GiB" in raised.value.__notes__[0]
     assert sized_jobs.greedy(3 * GIB) == 3 * GIB
+
+
+# -- where not every card is as large ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["worker_hooks.GpuWorker", "rq.worker.Worker"])
+def test_what_is_but_a_guess_is_cut_to_the_cards_that_a_job_may_have(stage: Stage, cards: Cards, kind: str) -> None:
+    cards("GPU-large", host="h2", total=24 * GIB, capability="9.0")
+    cards("GPU-a", capability="8.6", told=HostReport(labels="rack=a"))
+    learned(stage.broker, 5 * GIB + 400 * MIB, name="tests.rq.sized_jobs.in_rack")
+    job = sized_jobs.in_rack.delay()
+    stage.burst(kind)
+    assert job.return_value() == 5 * GIB + 512 * MIB
+
+
+@pytest.mark.parametrize("kind", ["worker_hooks.GpuWorker", "rq.worker.Worker"])
+def test_what_is_known_to_be_needed_and_fits_none_of_its_cards_is_impossible(
+    stage: Stage, cards: Cards, kind: str
+) -> None:
+    cards("GPU-large", host="h2", total=24 * GIB)
+    cards("GPU-a", told=HostReport(labels="rack=a"))
+    meta = {"gpu": {"memory": "auto", "default_bytes": GIB, "labels": {"rack": "a"}, "too_little_bytes": 5632 * MIB}}
+    job = stage.queue.enqueue(sized_jobs.in_rack, meta=meta)
+    stage.burst(kind)
+    told = stage.outcome(job)
+    assert "8.2 GiB can never fit" in told
+    assert "its last attempt ran out of memory with 5.5 GiB" in told

@@ -16,15 +16,18 @@ from broker.sizes import (
     STEP_BYTES,
     Learned,
     bucket_of,
-    bytes_to_ask,
     check_input_size,
-    more_than,
+    size_to_ask,
 )
 from broker.units import GIB, MAX_MEMORY_BYTES, MIB
 
 BUCKETS = st.integers(-256, 256)
 BYTES = st.integers(MIB, 64 * GIB)
 RUNS = st.integers(0, 2 * ENOUGH_RUNS)
+
+
+def bytes_to_ask(learned: list[Learned], bucket: int | None, default: int, *, largest: int = 0) -> int:
+    return size_to_ask(learned, bucket, default, largest=largest).asked_bytes
 
 
 def seen(bucket: int | None, peak: int, *, runs: int = ENOUGH_RUNS, floor: int = 0) -> Learned:
@@ -67,12 +70,22 @@ def test_it_never_asks_for_less_than_was_seen_of_that_size(
 
 @given(histories(), BYTES, BUCKETS, BYTES, st.integers(0, 64 * GIB))
 def test_what_is_known_to_fit_the_largest_card_is_never_asked_beyond_it(
-    learned: list[Learned], default: int, bucket: int, largest: int, at_least: int
+    learned: list[Learned], default: int, bucket: int, largest: int, too_little: int
 ) -> None:
-    known = max([default, *(one.peak_bytes for one in learned if one.bucket == bucket)])
-    asked = bytes_to_ask(learned, bucket, default, largest=largest, at_least=at_least)
-    assert asked <= max(largest, known)
-    assert asked >= min(at_least, largest)
+    found = size_to_ask(learned, bucket, default, largest=largest, too_little=too_little)
+    seen_of_it = max((one.peak_bytes for one in learned if one.bucket == bucket), default=0)
+    assert max(seen_of_it, too_little + (too_little > 0)) <= found.known_bytes <= found.asked_bytes
+    assert found.known_bytes <= max(seen_of_it, default, too_little + 1)
+    assert found.asked_bytes <= max(largest, found.known_bytes)
+
+
+@given(histories(), BYTES, BUCKETS, st.integers(1, 64 * GIB), st.integers(0, 64 * GIB))
+def test_after_running_out_of_memory_it_asks_for_half_as_much_again_or_all_of_the_largest_card(
+    learned: list[Learned], default: int, bucket: int, too_little: int, largest: int
+) -> None:
+    found = size_to_ask(learned, bucket, default, largest=largest, too_little=too_little)
+    assert found.asked_bytes > too_little
+    assert found.asked_bytes >= min(max(too_little * 1.5, default), largest or math.inf)
 
 
 @given(histories(), BYTES, BUCKETS)
@@ -85,20 +98,9 @@ def test_before_enough_runs_of_any_size_the_default_is_the_least(
     assert bytes_to_ask(learned, None, default) == default  # sizes say nothing of an input without one
 
 
-@given(histories(), BYTES, BUCKETS, st.integers(1, MAX_MEMORY_BYTES))
-def test_it_asks_for_what_a_request_may_say(learned: list[Learned], default: int, bucket: int, at_least: int) -> None:
-    assert 1 <= bytes_to_ask(learned, bucket, default, at_least=at_least) <= MAX_MEMORY_BYTES
-
-
-@given(BYTES, BYTES, st.integers(0, 64 * GIB))
-def test_after_running_out_of_memory_it_asks_for_more_or_gives_up(asked: int, default: int, largest: int) -> None:
-    more = more_than(asked, default, largest)
-    if more is None:
-        assert asked >= largest > 0
-    else:
-        assert more > asked
-        assert more <= max(largest or MAX_MEMORY_BYTES, default)
-        assert more >= min(asked * 1.5, largest or math.inf)
+@given(histories(), BYTES, BUCKETS, st.integers(0, MAX_MEMORY_BYTES))
+def test_it_asks_for_what_a_request_may_say(learned: list[Learned], default: int, bucket: int, too_little: int) -> None:
+    assert 1 <= size_to_ask(learned, bucket, default, too_little=too_little).asked_bytes <= MAX_MEMORY_BYTES
 
 
 def test_what_was_learned_has_a_margin_and_is_rounded_up() -> None:
