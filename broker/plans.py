@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.calls import check_name, check_whole
@@ -140,17 +141,21 @@ def right_size(
     """What a request of "auto" asks for now. One round trip."""
     stated, bucket = parse_size(default, "default"), bucket_of(None if size is None else check_input_size(size))
     check_whole("too_little", too_little, 0, MAX_MEMORY_BYTES)
+    which = ("ZREVRANGE", "ZRANGE") if gpu is None else ()
     told, quota, *cards = yield [
         ("HGETALL", keys.size(check_name("function", function))),
         ("HGET", keys.tenant(check_name("tenant", tenant)), "quota_bytes"),
-        ("ZREVRANGE", keys.capacity, 0, 0, "WITHSCORES")
-        if gpu is None
-        else ("ZSCORE", keys.capacity, check_name("gpu", gpu)),
+        *((way, keys.capacity, 0, 0, "WITHSCORES") for way in which),
+        *([] if gpu is None else [("ZSCORE", keys.capacity, check_name("gpu", gpu))]),
     ]
-    most = next((score for _, score in _pairs(cards[0])), None) if gpu is None else cards[0]
-    bounds = [bound for bound in (int(float(most or 0)), int(quota or 0)) if bound > 0]
-    learned = Learned.of_hash(function, told)
-    return size_to_ask(learned, bucket, stated, largest=min(bounds, default=0), too_little=too_little)
+    if gpu is None:
+        cards = [next((score for _, score in _pairs(one)), None) for one in cards]
+    budgets = [int(float(score or 0)) for score in cards]
+    bounds = [bound for bound in (max(budgets), int(quota or 0)) if bound > 0]
+    found = size_to_ask(
+        Learned.of_hash(function, told), bucket, stated, largest=min(bounds, default=0), too_little=too_little
+    )
+    return replace(found, smallest_bytes=min(budgets))
 
 
 def waiters(keys: Keys) -> Plan[list[Waiter]]:

@@ -110,12 +110,14 @@ def bucket_text(bucket: int | None) -> str:
 class RightSize:
     """What the next run asks for: ``asked_bytes``, of which ``known_bytes`` are no guess.
 
-    ``largest_bytes`` is the most that any card may lend its tenant, 0 where that is not known.
+    ``largest_bytes`` is the most that any card may lend its tenant, 0 where that is not known; each lends
+    ``smallest_bytes``.
     """
 
     asked_bytes: int
     known_bytes: int
     largest_bytes: int = 0
+    smallest_bytes: int = 0
 
 
 def size_to_ask(

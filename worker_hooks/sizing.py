@@ -83,7 +83,9 @@ def of_call(request: GpuRequest, job: Job | None, function: str, measure: Callab
 
 
 def resolved(broker: Broker, request: GpuRequest, function: str) -> GpuRequest:
-    """A request of "auto" in bytes, as the ledger knows its function now. One round trip; any other as it is.
+    """A request of "auto" in bytes, as the ledger knows its function now; any other as it is.
+
+    One round trip; more of them where a job selects by class in a pool of unlike cards, and not all have so much.
 
     Raises:
         PoolUnavailable: ask again later.
@@ -95,10 +97,19 @@ def resolved(broker: Broker, request: GpuRequest, function: str) -> GpuRequest:
 
 
 def _right_size(broker: Broker, request: GpuRequest, function: str) -> RightSize:
-    return broker.right_size(
+    """As the ledger has it; a guess is cut to the largest card of the class that a job selects, or it would wait long."""
+    found = broker.right_size(
         function_name(function), request.default or 1, size=request.size, tenant=request.tenant, gpu=request.gpu,
         too_little=request.too_little,
     )  # fmt: skip
+    selects = {"labels": request.labels, "capability": request.capability, "mig": request.mig}
+    if not any(selects.values()) or found.asked_bytes <= max(found.known_bytes, found.smallest_bytes):
+        return found
+    cards = broker.explain(found.asked_bytes, gpu=request.gpu, **selects).cards
+    largest = max((card.capacity_bytes for card in cards if card.why != "selector"), default=0)
+    if not 0 < largest < found.asked_bytes:
+        return found
+    return replace(found, asked_bytes=max(found.known_bytes, largest), largest_bytes=largest)
 
 
 def smaller(request: GpuRequest, refused: ImpossibleRequest) -> GpuRequest:

@@ -284,15 +284,30 @@ def test_what_is_but_a_guess_is_cut_to_the_cards_that_a_job_may_have(stage: Stag
     assert job.return_value() == 5 * GIB + 512 * MIB
 
 
-@pytest.mark.parametrize("kind", ["worker_hooks.GpuWorker", "rq.worker.Worker"])
-def test_what_is_known_to_be_needed_and_fits_none_of_its_cards_is_impossible(
-    stage: Stage, cards: Cards, kind: str
-) -> None:
+def test_what_is_known_to_be_needed_and_fits_no_card_of_its_host_is_impossible(stage: Stage, cards: Cards) -> None:
     cards("GPU-large", host="h2", total=24 * GIB)
-    cards("GPU-a", told=HostReport(labels="rack=a"))
-    meta = {"gpu": {"memory": "auto", "default_bytes": GIB, "labels": {"rack": "a"}, "too_little_bytes": 5632 * MIB}}
-    job = stage.queue.enqueue(sized_jobs.in_rack, meta=meta)
-    stage.burst(kind)
+    meta = {"gpu": {"memory": "auto", "default_bytes": 2 * GIB, "too_little_bytes": 5632 * MIB}}
+    job = stage.queue.enqueue(sized_jobs.greedy, GIB, meta=meta)
+    stage.burst("rq.worker.Worker")
     told = stage.outcome(job)
     assert "8.2 GiB can never fit" in told
     assert "its last attempt ran out of memory with 5.5 GiB" in told
+    assert stage.heard() == 0
+
+
+def test_a_guess_beyond_its_host_is_cut_to_it(stage: Stage, cards: Cards) -> None:
+    cards("GPU-large", host="h2", total=24 * GIB)
+    learned(stage.broker, 5 * GIB + 400 * MIB, size=24)
+    job = sized_jobs.enhance.delay(24)
+    stage.burst("rq.worker.Worker")
+    assert job.return_value() == 5 * GIB + 512 * MIB
+
+
+def test_a_job_that_ran_out_of_all_that_its_class_has_does_not_wait_for_other_cards(stage: Stage, cards: Cards) -> None:
+    cards("GPU-large", host="h2", total=24 * GIB, capability="9.0")
+    cards("GPU-a", capability="8.6", told=HostReport(labels="rack=a"))
+    meta = {"gpu": {"memory": "auto", "default_bytes": 4 * GIB, "labels": {"rack": "a"}}}
+    job = stage.queue.enqueue(sized_jobs.greedy, 100 * GIB, meta=meta)
+    stage.burst()
+    assert '5.5 GiB of memory="auto" were too little (no card has more for it' in stage.outcome(job)
+    assert [stage.hear()["memory"] for _ in range(stage.heard())] == [4 * GIB, 5 * GIB + 512 * MIB]
