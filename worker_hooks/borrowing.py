@@ -188,7 +188,7 @@ class Borrowing(Dequeuing):
             holding.hold(view)
             with (
                 losing.listening(view, choice, self._is_well(lease)),
-                sizing.with_more(lambda: self._gate, job, request, function, lease),
+                sizing.with_more(job, request, function, lease),
             ):
                 return perform()
 

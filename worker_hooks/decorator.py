@@ -255,7 +255,7 @@ def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[N
             # The start gate (law 9): this process may have been paused since the grant.
             broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
             begun = time.monotonic()
-            with sizing.with_more(lambda: broker, job, request, function, lease):
+            with sizing.with_more(job, request, function, lease):
                 yield
             if time.monotonic() - begun >= sizing.SEEN_SECONDS:
                 sizing.learn(broker, request, function, lease)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from broker.client import Broker, get_broker
 from broker.errors import BrokerError, ImpossibleRequest, InvalidRequest
 from broker.sizes import RightSize, check_input_size, size_to_ask
 from broker.units import MAX_MEMORY_BYTES, format_size
@@ -24,7 +25,6 @@ from worker_hooks.request import GpuRequest, function_name
 if TYPE_CHECKING:
     from rq.job import Job
 
-    from broker.client import Broker
     from broker.lease import Lease
 
 #: So many times a job that ran out of memory is run again with more.
@@ -97,7 +97,7 @@ def resolved(broker: Broker, request: GpuRequest, function: str) -> GpuRequest:
 
 
 def _right_size(broker: Broker, request: GpuRequest, function: str) -> RightSize:
-    """As the ledger has it; a guess is cut to the largest card of the class that a job selects, or it would wait long."""
+    """As the ledger has it; a guess is cut to the largest card of the class that a job selects, or it would wait."""
     found = broker.right_size(
         function_name(function), request.default or 1, size=request.size, tenant=request.tenant, gpu=request.gpu,
         too_little=request.too_little,
@@ -144,9 +144,7 @@ def learn(
 
 
 @contextmanager
-def with_more(
-    broker: Callable[[], Broker], job: Job | None, request: GpuRequest | None, function: str, lease: Lease
-) -> Iterator[None]:
+def with_more(job: Job | None, request: GpuRequest | None, function: str, lease: Lease) -> Iterator[None]:
     """Around the code of a job of "auto": where a card's memory was too little, the ledger learns it, and the job is
     run again with more: three times at most, while a card has more. Else its own exception stands, with a note.
 
@@ -159,7 +157,7 @@ def with_more(
         if request is None or request.default is None or not is_out_of_memory(error):
             raise
         request = replace(request, too_little=lease.memory_bytes)
-        right = _ran_out(broker(), request, function, lease)
+        right = _ran_out(get_broker(), request, function, lease)
         full = 0 < right.largest_bytes <= lease.memory_bytes
         tried = 0 if job is None else int(job.meta.get("gpu", {}).get("oom", 0))
         had = f'{format_size(lease.memory_bytes)} of memory="auto" were too little'

@@ -188,7 +188,8 @@ def test_a_ledger_that_cannot_be_told_is_logged_and_the_job_goes_on(
     lease, request = stage.broker.acquire("1GiB"), GpuRequest.checked("auto", default="1GiB")
     with Broker.from_url("redis://127.0.0.1:1/0") as nobody, caplog.at_level(logging.WARNING, "rq.worker"):
         sizing.learn(nobody, request, "f", lease, GIB)
-        with pytest.raises(sized_jobs.OutOfMemoryError), sizing.with_more(lambda: nobody, None, request, "f", lease):
+        monkeypatch.setattr(sizing, "get_broker", lambda: nobody)
+        with pytest.raises(sized_jobs.OutOfMemoryError), sizing.with_more(None, request, "f", lease):
             raise sized_jobs.OutOfMemoryError
     assert [record.message.partition(" of f ")[2].partition(":")[0] for record in caplog.records] == [
         "used is not learned"
