@@ -375,10 +375,12 @@ def learning(
         InvalidRequest: a value is not allowed.
     """
     bucket = sizes.bucket_of(None if size is None else sizes.check_input_size(size))
-    peak = "" if peak_bytes is None else check_whole("peak_bytes", peak_bytes, 1, MAX_MEMORY_BYTES)
-    stated = "" if peak_bytes is not None else 0 if default is None else parse_size(default, "default")
-    how, asked = "done" if stated == "" else "oom", check_whole("asked_bytes", asked_bytes, 1, MAX_MEMORY_BYTES)
-    return check_name("function", function), sizes.bucket_text(bucket), check_name("run", run), how, asked, peak, stated
+    peak = () if peak_bytes is None else (check_whole("peak_bytes", peak_bytes, 1, MAX_MEMORY_BYTES),)
+    return (
+        check_name("function", function), sizes.bucket_text(bucket), check_name("run", run), "done" if peak else "oom",
+        check_whole("asked_bytes", asked_bytes, 1, MAX_MEMORY_BYTES),
+        0 if default is None else parse_size(default, "default"), *peak,
+    )  # fmt: skip
 
 
 def check_wait(wait: float) -> float:

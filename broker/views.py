@@ -151,8 +151,9 @@ class Views(Wire):
     ) -> None:  # fmt: skip
         """Remember what a run of a function took that had ``asked_bytes``: ``peak_bytes`` of them, as agents saw it.
 
-        Without a peak it ran out of memory: its next runs ask for half as much again, and for ``default`` at least.
-        ``run`` is the name of its lease: told twice, it is learned once. ``size`` is its input's, in any unit.
+        Without a peak it ran out of memory: its next runs ask for half as much again, and for ``default`` at least,
+        which is what its author would ask for. ``run`` is the name of its lease: told twice, it is learned once.
+        ``size`` is its input's, in any unit.
 
         Raises:
             InvalidRequest: a value is not allowed.

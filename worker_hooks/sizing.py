@@ -139,7 +139,7 @@ def learn(
         if seen:
             broker.learn(
                 function_name(function), lease.id, lease.memory_bytes, size=request.size,
-                peak_bytes=min(seen, MAX_MEMORY_BYTES),
+                peak_bytes=min(seen, MAX_MEMORY_BYTES), default=request.default,
             )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def with_more(job: Job | None, request: GpuRequest | None, function: str, lease:
         request = replace(request, too_little=lease.memory_bytes)
         right = _ran_out(get_broker(), request, function, lease)
         full = 0 < right.largest_bytes <= lease.memory_bytes
-        tried = 0 if job is None else int(job.meta.get("gpu", {}).get("oom", 0))
+        tried = 0 if job is None else job.meta.get("gpu", {}).get("oom", 0)
         had = f'{format_size(lease.memory_bytes)} of memory="auto" were too little'
         if job is None or full or tried >= TRIES_MOST:
             why = "no card has more for it" if full else f"tried {tried + 1} times"

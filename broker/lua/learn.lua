@@ -4,8 +4,8 @@
 --
 -- KEYS   the pool's keys
 -- ARGV   1 function  2 bucket: round(4 log2 of the input's size), -256 to 256, or '-' without a size  3 run: the name of
---        its lease  4 'done', or 'oom' if it ran out of memory  5 asked_bytes: what it had  6 peak_bytes: of 'done', what
---        agents saw it use, else ''  7 default_bytes: of 'oom', what the function's author would ask, or '0'; else ''
+--        its lease  4 'done', or 'oom' if it ran out of memory  5 asked_bytes: what it had  6 default_bytes: what the
+--        function's author would ask for, or '0'  7 peak_bytes: of 'done', what agents saw it use
 -- reply  learned | known (that run was learned before)
 -- errors BROKER_INVALID
 -- cost   O(64) and O(log n) of at most 1,000 functions
@@ -21,8 +21,8 @@ end
 local oom = ARGV[4] == 'oom'
 if not oom and ARGV[4] ~= 'done' then invalid('how', ARGV[4], 'done or oom') end
 local asked = whole('asked_bytes', ARGV[5], 1, MOST)
-local peak = oom and 0 or whole('peak_bytes', ARGV[6], 1, MOST)
-local default = oom and whole('default_bytes', ARGV[7], 0, MOST) or 0
+local default = whole('default_bytes', ARGV[6], 0, MOST)
+local peak = oom and 0 or whole('peak_bytes', ARGV[7], 1, MOST)
 if refusal then return refusal end
 
 local key = SIZE_OF .. what
@@ -55,8 +55,9 @@ else
     b.peak_bytes, b.need_bytes, b.young_peak_bytes, b.young_need_bytes = b.young_peak_bytes, b.young_need_bytes, 0, 0
     b.asked_mib, b.wasted_mib = math.floor(b.asked_mib / 2), math.floor(b.wasted_mib / 2)
   end
-  -- A run that ended well in what it had needs no more, or what takes all that it may would grow for ever.
-  local need = math.min(peak + math.max(math.ceil(peak / 10), LEAST_MARGIN), peak <= asked and asked or MOST)
+  -- What takes all that it may would grow with its own margin: where a run ended well, that is enough, or the default.
+  local enough = peak <= asked and math.max(asked, default) or MOST
+  local need = math.min(peak + math.max(math.ceil(peak / 10), LEAST_MARGIN), enough)
   b.runs, b.last_bytes = b.runs + 1, peak
   b.young_peak_bytes, b.young_need_bytes = math.max(b.young_peak_bytes, peak), math.max(b.young_need_bytes, need)
   b.peak_bytes, b.need_bytes = math.max(b.peak_bytes, peak), math.max(b.need_bytes, need)

@@ -13,9 +13,9 @@ from broker.units import GIB, MIB
 
 Cards = Callable[..., None]
 NAME = "photos.enhance"
-DONE = [NAME, "18", "run-1", "done", str(4 * GIB), str(2 * GIB), ""]
+DONE = [NAME, "18", "run-1", "done", str(4 * GIB), "0", str(2 * GIB)]
 _numbers = itertools.count()
-OOM = [NAME, "18", "run-1", "oom", str(4 * GIB), "", "0"]
+OOM = [NAME, "18", "run-1", "oom", str(4 * GIB), "0"]
 
 
 def learned(broker: Broker, size: float | None = None) -> Learned:
@@ -38,8 +38,8 @@ def out_of_memory(broker: Broker, run: str, *, asked: int = 4 * GIB, default: in
     (DONE, 0, ""), (DONE, 0, "a b"), (DONE, 0, "x" * 129), (DONE, 1, ""), (DONE, 1, "257"), (DONE, 1, "-257"),
     (DONE, 1, "1.5"), (DONE, 1, "01"), (DONE, 1, "--"), (DONE, 1, "1e2"), (DONE, 2, ""), (DONE, 2, "a b"),
     (DONE, 3, ""), (DONE, 3, "failed"), (DONE, 4, "0"), (DONE, 4, "nan"), (DONE, 4, "-5"),
-    (DONE, 4, "4398046511105"), (DONE, 5, ""), (DONE, 5, "0"), (DONE, 5, "1e9"), (DONE, 5, "9" * 20),
-    (OOM, 6, ""), (OOM, 6, "-1"), (OOM, 6, "inf"), (OOM, 4, ""),
+    (DONE, 4, "4398046511105"), (DONE, 6, ""), (DONE, 6, "0"), (DONE, 6, "1e9"), (DONE, 6, "9" * 20), (DONE, 5, ""),
+    (OOM, 5, ""), (OOM, 5, "-1"), (OOM, 5, "inf"), (OOM, 4, ""),
 ])  # fmt: skip
 def test_every_argument_is_checked_by_lua_itself_and_nothing_is_written(
     broker: Broker, argv: list[str], at: int, value: str
@@ -86,14 +86,20 @@ def test_a_run_that_is_told_twice_is_learned_once(broker: Broker) -> None:
     assert broker.redis.hgetall(broker.keys.size(NAME)) == before
 
 
-def test_the_margin_is_a_tenth_and_no_more_than_a_run_ended_well_with(broker: Broker) -> None:
+def test_the_margin_is_a_tenth(broker: Broker) -> None:
     ran(broker, 10 * GIB, asked=24 * GIB)
     assert learned(broker).need_bytes == 11 * GIB
-    broker.forget(NAME)
-    ran(broker, *[4 * GIB] * 3)  # it takes whatever it is given: that was enough
+    ran(broker, 20 * GIB, asked=10 * GIB)  # more than it had, on a card that nobody else was on
+    assert learned(broker).need_bytes == 22 * GIB
+
+
+def test_what_takes_all_that_it_is_given_does_not_grow_by_its_margin(broker: Broker) -> None:
+    ran(broker, *[4 * GIB] * 3)
     assert learned(broker).need_bytes == 4 * GIB
-    ran(broker, 5 * GIB)  # more than it had, on a card that nobody else was on
-    assert learned(broker).need_bytes == 5 * GIB + 512 * MIB
+    broker.learn(NAME, "grows", 4 * GIB, peak_bytes=4 * GIB - 1, default="4200MiB")
+    assert learned(broker).need_bytes == 4200 * MIB, "as far as its author would ask, it may grow"
+    broker.learn(NAME, "more", 5 * GIB, peak_bytes=5 * GIB - 1, default="4200MiB")
+    assert learned(broker).need_bytes == 5 * GIB
 
 
 def test_a_peak_counts_for_32_runs_and_is_forgotten_after_64(broker: Broker) -> None:

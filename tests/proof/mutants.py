@@ -21,6 +21,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("broker", "agent", "worker_hooks", "tests", "pyproject.toml")
 LUA, INCLUDE = "broker/lua", "broker/lua/include"
+LEARN, SIZES = f"{LUA}/learn.lua", "tests/ledger/test_sizes.py"
 LATE, HARD = "tests/ledger/test_late_copies.py", "tests/proof/test_starvation.py"
 
 
@@ -178,6 +179,26 @@ MUTANTS = (
            "return (*self.argv, int(wait), 'nonce', new_nonce())", "tests/ledger/test_changes.py"),
     Mutant("a holder does not tell a ledger that lost its lease", "broker/client.py", "if claim is None:", "if True:",
            "tests/ledger/test_lost_data.py"),
+    Mutant("a run is learned as often as it is told", LEARN, "if one == run then return 'known' end", "", SIZES),
+    Mutant("a peak counts only in its generation", LEARN, "b.young_peak_bytes, b.young_need_bytes, 0, 0", "0, 0, 0, 0", SIZES),
+    Mutant("a peak is never forgotten", LEARN, "if b.runs % GENERATION == 0 then", "if false then", SIZES),
+    Mutant("what takes all it is given grows for ever", LEARN, "peak <= asked and math.max(asked, default) or MOST",
+           "MOST", SIZES),
+    Mutant("a CUDA context is more than the margin", LEARN, "math.max(math.ceil(peak / 10), LEAST_MARGIN)",
+           "math.ceil(peak / 10)", SIZES),
+    Mutant("the floor stays for ever", LEARN, "b.floor_bytes = b.floor_bytes - math.ceil(above",
+           "local _ = math.ceil(above", SIZES),
+    Mutant("the floor wears off as fast as ever", LEARN, "math.min(b.oom, 16)", "math.min(b.oom, 1)", SIZES),
+    Mutant("sizes are without bound", LEARN, "while #order > BUCKETS_MOST do", "while false do", SIZES),
+    Mutant("functions are without bound", LEARN, "call('ZCARD', SIZES) > FUNCTIONS_MOST", "false", SIZES),
+    Mutant("a forgotten function leaves its hash", LEARN, "  call('DEL', SIZE_OF .. oldest)", "", SIZES),
+    Mutant("a guess exceeds the largest card", "broker/sizes.py", "    if 0 < largest < asked:", "    if largest < 0:",
+           f"tests/unit/test_sizes.py {SIZES}"),
+    Mutant("a job forgets with how much it ran out of memory", "worker_hooks/sizing.py",
+           ", too_little_bytes=lease.memory_bytes", "", "tests/rq/test_sizes.py"),
+    Mutant("a job tries again for ever", "worker_hooks/sizing.py", "or tried >= TRIES_MOST", "", "tests/rq/test_sizes.py"),
+    Mutant("a job that failed is learned", "worker_hooks/parking.py", "return status is None or", "return True or",
+           "tests/rq/test_sizes.py"),
 )  # fmt: skip
 
 
