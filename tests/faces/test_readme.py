@@ -116,6 +116,16 @@ def test_the_with_block_of_the_readme_borrows(tmp_path: Path) -> None:
         assert stack.broker.leases() == []
 
 
+def test_the_job_that_finds_its_size_is_sent_off_with_its_photos_size(redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "my_sizes.py").write_text(PYTHON[2], encoding="utf-8")
+    code = "from my_sizes import sharpen; print(sharpen.delay('a.jpg', 24).meta['gpu'])"
+    environment = {**os.environ, "GPUBROKER_REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert "'memory': 'auto', 'default_bytes': 4294967296, 'size': 24.0" in shown
+
+
 def test_the_server_of_the_tests_is_a_real_one() -> None:
     with EmbeddedServer() as server, Broker.from_url(server.url) as broker:
         assert broker.redis.info("server")["process_id"] == server.pid  # type: ignore[index]
