@@ -159,9 +159,10 @@ def with_more(job: Job | None, request: GpuRequest | None, function: str, lease:
         request = replace(request, too_little=lease.memory_bytes)
         right = _ran_out(get_broker(), request, function, lease)
         full = 0 < right.largest_bytes <= lease.memory_bytes
-        tried = 0 if job is None else job.meta.get("gpu", {}).get("oom", 0)
+        own = job is not None and job.func_name == function  # else it was called, and its caller is not ours to repeat
+        tried = job.meta.get("gpu", {}).get("oom", 0) if job is not None else 0
         had = f'{format_size(lease.memory_bytes)} of memory="auto" were too little'
-        if job is None or full or tried >= TRIES_MOST:
+        if not own or full or tried >= TRIES_MOST:
             why = "no card has more for it" if full else f"tried {tried + 1} times"
             error.add_note(f"gpubroker: {had} ({why}; `gpubroker sizes` shows what was learned)")
             raise

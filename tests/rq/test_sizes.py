@@ -265,6 +265,14 @@ def test_under_a_worker_that_cannot_run_it_again_it_fails_and_the_next_asks_for_
     assert only(stage.broker).floor_bytes == 3 * GIB
 
 
+def test_a_plain_job_that_calls_such_a_function_is_not_repeated_for_it(stage: Stage) -> None:
+    job = stage.queue.enqueue(sized_jobs.calls_greedy, 3 * GIB)
+    stage.burst("rq.worker.Worker")
+    assert '2.0 GiB of memory="auto" were too little' in stage.outcome(job)
+    assert stage.heard() == 1
+    assert only(stage.broker).floor_bytes == 3 * GIB
+
+
 def test_a_direct_call_raises_what_it_raised_and_the_next_asks_for_more(stage: Stage) -> None:
     with pytest.raises(sized_jobs.OutOfMemoryError) as raised:
         sized_jobs.greedy(3 * GIB)
