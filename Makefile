@@ -44,12 +44,13 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; the agent beside others; jobs beside plain rq; a makespan
+bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; the agent beside others; jobs beside plain rq; a makespan; right sizes
 	$(BIN)/python -m benchmarks.roundtrip
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/python -m benchmarks.rq
 	$(BIN)/python -m benchmarks.makespan
+	$(BIN)/python -m benchmarks.right_size
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
