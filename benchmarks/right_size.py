@@ -1,8 +1,8 @@
 """What ``memory="auto"`` wastes and how often it is too little, beside other rules, over made-up workloads.
 
-Ours is the real ledger's, the others are a few lines here. An attempt that has less than it needs is repeated with
-half as much again. For each rule: attempts for each job, and bytes asked for each byte needed, with those of attempts in
-vain.
+Ours is the real ledger's, the others are a few lines here. An attempt that has less than it needs is repeated
+with half as much again. For each rule: attempts for each job, and bytes asked for each byte needed, with
+those of attempts in vain.
 
 ``python -m benchmarks.right_size [--seed N]``
 """
