@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from broker import answers, calls, plans
-from broker.answers import Granted, Waiting
 from broker.calls import check_name, check_token, check_wait
 from broker.errors import (
     BrokerError,
@@ -21,6 +20,7 @@ from broker.errors import (
     PoolUnavailable,
 )
 from broker.explain import Explanation
+from broker.granted import Claim, Granted, Renewal, Waiting
 from broker.lease import AsyncLease
 from broker.units import parse_seconds, parse_size
 from broker.views import AsyncViews
@@ -165,9 +165,7 @@ class AsyncBroker(AsyncViews):
         """As ``Broker.renew``."""
         return (await self.prolong(lease_id, token, ttl)).expires_at
 
-    async def prolong(
-        self, lease_id: str, token: int, ttl: float | None = None, claim: answers.Claim | None = None
-    ) -> answers.Renewal:
+    async def prolong(self, lease_id: str, token: int, ttl: float | None = None, claim: Claim | None = None) -> Renewal:
         """As ``renew``; tells also whether the lease was revoked, and, with a ``claim``, a ledger that lost the lease.
 
         Raises:
@@ -179,8 +177,8 @@ class AsyncBroker(AsyncViews):
         except LeaseNotFound:
             if claim is None:
                 raise
-            return answers.Renewal(answers.read_registered(await self.call("register", *claim.argv), claim), 0)
-        return answers.Renewal(int(reply[0]), int(reply[1]), *reply[2:])
+            return Renewal(answers.read_registered(await self.call("register", *claim.argv), claim), 0)
+        return Renewal(int(reply[0]), int(reply[1]), *reply[2:])
 
     async def release(self, lease_id: str, token: int) -> bool:
         """As ``Broker.release``."""

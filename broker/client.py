@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from broker import answers, calls, plans
-from broker.answers import Granted, Waiting
 from broker.calls import check_name, check_token, check_wait
 from broker.errors import (
     BrokerError,
@@ -21,6 +21,7 @@ from broker.errors import (
     PoolUnavailable,
 )
 from broker.explain import Explanation
+from broker.granted import Claim, Granted, Renewal, Waiting
 from broker.lease import Lease, Renewer
 from broker.units import parse_seconds, parse_size
 from broker.views import Views
@@ -207,9 +208,7 @@ class Broker(Views):
         """
         return self.prolong(lease_id, token, ttl).expires_at
 
-    def prolong(
-        self, lease_id: str, token: int, ttl: float | None = None, claim: answers.Claim | None = None
-    ) -> answers.Renewal:
+    def prolong(self, lease_id: str, token: int, ttl: float | None = None, claim: Claim | None = None) -> Renewal:
         """As ``renew``; tells also whether the lease was revoked, and, with a ``claim``, a ledger that lost the lease.
 
         Raises:
@@ -221,8 +220,8 @@ class Broker(Views):
         except LeaseNotFound:
             if claim is None:
                 raise
-            return answers.Renewal(answers.read_registered(self.call("register", *claim.argv), claim), 0)
-        return answers.Renewal(int(reply[0]), int(reply[1]), *reply[2:])
+            return Renewal(answers.read_registered(self.call("register", *claim.argv), claim), 0)
+        return Renewal(int(reply[0]), int(reply[1]), *reply[2:])
 
     def release(self, lease_id: str, token: int) -> bool:
         """End a lease, serving waiters in the same step. True if in time; False if its time had passed.
@@ -371,7 +370,7 @@ class Broker(Views):
 def get_broker() -> Broker:
     """This process's broker, from ``GPUBROKER_REDIS_URL`` and ``GPUBROKER_POOL``.
 
-    Note: cached; after ``fork`` the child must make its own (``get_broker.cache_clear()``), as ``worker_hooks`` does.
+    Note: cached; after a ``fork`` the child makes its own.
 
     Raises:
         PoolUnavailable: Redis is too old. InvalidRequest: the URL or the pool's name.
@@ -381,5 +380,8 @@ def get_broker() -> Broker:
     settings = Settings()
     return Broker.from_url(settings.redis_url, pool=settings.pool)
 
+
+# law: a connection is never shared over a fork.
+os.register_at_fork(after_in_child=get_broker.cache_clear)
 
 __all__ = ["Broker", "PoolUnavailable", "get_broker"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from broker import answers
-from broker.answers import Claim
 from broker.calls import check_name
 from broker.errors import InvalidRequest
+from broker.granted import Claim
 from broker.lease import Lease
 
 if TYPE_CHECKING:

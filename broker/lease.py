@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.aio import AsyncBroker
-    from broker.answers import Claim, Granted, Renewal
     from broker.client import Broker
+    from broker.granted import Claim, Granted, Renewal
 
 #: The longest time between two renewals that a holder's helper leaves.
 RENEWAL_MOST_SECONDS = 5.0

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from broker import answers, calls
-from broker.answers import Granted, Waiting
 from broker.crew import Handed, Seat
 from broker.errors import BrokerError, ImpossibleRequest, LeaseNotFound, PoolUnavailable
+from broker.granted import Granted, Waiting
 from broker.lease import Lease
 from worker_hooks import sizing
 from worker_hooks.request import GpuRequest, lease_name

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 from uuid import uuid4
 
 import redis
@@ -26,11 +26,10 @@ from broker.lease import Lease
 from broker.ledger.scripts import script
 from broker.process import began
 from broker.settings import Settings
-from worker_hooks import holding, losing, parking, sizing
-from worker_hooks.again import RunAgain, noted
-from worker_hooks.decorator import note
+from worker_hooks import parking, sizing
 from worker_hooks.dequeuing import Dequeuing, Found
-from worker_hooks.holding import JobLease, granted_of
+from worker_hooks.holding import note
+from worker_hooks.horse import Horse
 from worker_hooks.keeper import Keeper
 from worker_hooks.parking import Lot
 from worker_hooks.recovery import its_turn, recover, recover_unstarted
@@ -40,11 +39,9 @@ _ALIVE_SECONDS = 30.0  # between two signs of life of a worker in the midst of a
 _WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""))
 
 
-class Borrowing(Dequeuing):
+class Borrowing(Horse, Dequeuing):
     """For a worker of RQ's: put it first among the bases. ``perform_borrowed`` says how a job is run."""
 
-    _lease: Lease | None = None
-    _refusal: BrokerError | None = None
     _recovered_at = _alive_at = 0.0
 
     def bootstrap(self, *args: Any, **options: Any) -> None:
@@ -154,50 +151,6 @@ class Borrowing(Dequeuing):
             raise _NotOursError
         return execution
 
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """Pass the start gate; then as RQ does."""
-        if self._refusal is not None:
-            job.perform = _raiser(self._refusal)  # type: ignore[method-assign]
-        elif self._lease is not None:
-            try:
-                job.perform = self._listening(job, self._lease)  # type: ignore[method-assign]
-                self._pass_gate(self._lease)
-            except BrokerError as error:
-                # Nothing of the job ran yet.
-                self.log.warning("Worker %s: job %s does not start: %s", self.name, job.id, error)
-                parking.put_back(self, job, queue, execution)
-                return False
-        return super().perform_job(job, queue, execution)
-
-    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
-        """As RQ's, of a job that failed; one that is to be run again goes back to the front of its queue."""
-        again = exc_info[1]
-        if not isinstance(again, RunAgain):
-            super()._finalize_failure(job, queue, execution, exc_info)
-            return
-        self.log.info("Worker %s: job %s is run again: %s", self.name, job.id, again.reason)
-        noted(job, again)
-        parking.put_back(self, job, queue, execution, meta=True)
-
-    def _listening(self, job: Job, lease: Lease) -> Callable[[], Any]:
-        """The job's code, and nothing of RQ's around it, hears that its lease is over."""
-        perform, view, choice = job.perform, JobLease(granted_of(lease)), lost_choice(job)
-        request, function = sizing.of_job(job), job.func_name or ""
-
-        def run() -> Any:
-            holding.hold(view)
-            with (
-                losing.listening(view, choice, self._is_well(lease)),
-                sizing.with_more(job, request, function, lease),
-            ):
-                return perform()
-
-        return run
-
-    def _is_well(self, lease: Lease) -> Callable[[], bool] | None:
-        """Where the keeper calls this very process: whether such a call means nothing."""
-        return None
-
     def _pass_gate(self, lease: Lease) -> None:
         """Law 9: the token is checked once more, right before job code; over a connection made after the fork.
 
@@ -264,15 +217,3 @@ class Borrowing(Dequeuing):
 
 class _NotOursError(Exception):
     """The job in hand was put back and taken up by others: this worker looked dead for a while."""
-
-
-def lost_choice(job: Job) -> str:
-    """What is to become of the job when its lease is lost: ``on_lease_lost`` of its request."""
-    return str(job.meta.get("gpu", {}).get("on_lease_lost", losing.RAISE))
-
-
-def _raiser(error: BrokerError) -> Callable[[], NoReturn]:
-    def perform() -> NoReturn:
-        raise error
-
-    return perform

@@ -83,8 +83,8 @@ def _broker(url: str, pool: str) -> Broker:
 def _renew(held: Held) -> Answer:
     broker, asked = _broker(held.url, held.pool), time.monotonic()
 
-    from broker.answers import Claim
     from broker.errors import BrokerError, LeaseLost, LeaseNotFound, StaleToken
+    from broker.granted import Claim
 
     try:
         renewal = broker.prolong(held.lease_id, held.token, claim=Claim(held.claim) if held.claim else None)

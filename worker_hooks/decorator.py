@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from redis import Redis
 from rq.decorators import job as rq_job
-from rq.job import Job, get_current_job
+from rq.job import Job
 from rq.queue import Queue
 
 from broker.calls import Memory
-from broker.client import Broker, get_broker
-from broker.errors import BrokerError, ImpossibleRequest, InsufficientMemory, InvalidRequest, LeaseLost, PoolUnavailable
-from broker.process import began
-from worker_hooks import environment, holding, losing, rescheduling, sizing
-from worker_hooks.again import RunAgain
-from worker_hooks.holding import JobLease, granted_of
-from worker_hooks.keeper import Keeper
-from worker_hooks.request import AUTO, GpuRequest, lease_name
+from broker.errors import InvalidRequest
+from worker_hooks import holding, losing
+from worker_hooks.request import GpuRequest
 
 if TYPE_CHECKING:
-    from broker.lease import Lease
+    from worker_hooks.sizing import SizeOf
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -94,7 +86,7 @@ class gpu_job(rq_job):
         connection: Redis | None = None,
         *,
         default: int | str | None = None,
-        size_of: sizing.SizeOf | None = None,
+        size_of: SizeOf | None = None,
         wait: float | None = None,
         lease_ttl: float | None = None,
         priority: int = 0,
@@ -117,7 +109,10 @@ class gpu_job(rq_job):
             capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, placement=placement,
             on_lease_lost=on_lease_lost, reschedule=reschedule, default=default,
         )  # fmt: skip
-        sizing.check_size_of(size_of, self._request)
+        if size_of is not None:
+            from worker_hooks.sizing import check_size_of
+
+            check_size_of(size_of, self._request)
         self._size_of = size_of
         self._given = connection
         if not isinstance(options.get("meta") or {}, dict):
@@ -150,12 +145,12 @@ class gpu_job(rq_job):
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with borrowed(request, name, self._measure(args, kwargs)):
+            with _borrowed(request, name, self._measure(args, kwargs)):
                 return called(*args, **kwargs)
 
         @functools.wraps(function)
         async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-            with borrowed(request, name, self._measure(args, kwargs)):
+            with _borrowed(request, name, self._measure(args, kwargs)):
                 return await called(*args, **kwargs)
 
         borrowing = run_coroutine if inspect.iscoroutinefunction(function) else run
@@ -166,7 +161,11 @@ class gpu_job(rq_job):
 
     def _measure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
         size_of = self._size_of
-        return None if size_of is None else lambda: sizing.measured(size_of, args, kwargs)
+        if size_of is None:
+            return None
+        from worker_hooks.sizing import measured
+
+        return lambda: measured(size_of, args, kwargs)
 
     def _sizing(self, send: Callable[..., Job]) -> Callable[..., Job]:
         """RQ's ``delay``, which reads ``meta`` on its way: with the size of what the job is sent off with."""
@@ -207,99 +206,10 @@ def _queue_connection() -> Redis:
     return Redis.from_url(url)
 
 
-@contextmanager
-def borrowed(request: GpuRequest, function: str = "", measure: Callable[[], float] | None = None) -> Iterator[None]:
-    """Hold a lease, renewed by a keeper, unless this process works under one already. ``function`` is on the account.
-
-    ``measure`` tells the size of a direct call's input, for a request of "auto".
-
-    Raises:
-        LeaseLost: in the midst of the body, in the main thread, when the lease is over. RunAgain: the job is to be
-            run again, and RQ's ``SimpleWorker`` cannot: there it fails, and is retried as RQ's rules say.
-    """
+def _borrowed(request: GpuRequest, function: str, measure: Callable[[], float] | None) -> AbstractContextManager[None]:
+    """A lease, unless this process works under one already: a worker of ours took it. Then nothing more is imported."""
     if holding.current() is not None:
-        yield
-        return
-    job = get_current_job()
-    try:
-        with _borrowed(sizing.of_call(request, job, function, measure), function, job):
-            yield
-    except RunAgain as again:  # the lease is back by now
-        if job is None:
-            raise LeaseLost(again.reason) from again
-        if not rescheduling.in_a_horse(job):
-            raise
-        rescheduling.at_once(job, again)
+        return nullcontext()
+    from worker_hooks.borrowed import borrowed
 
-
-@contextmanager
-def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[None]:
-    broker = get_broker()
-    request = sizing.resolved(broker, request, function)
-    name = lease_name(job.id if job else "call", uuid.uuid4().hex)
-    asked = request.arguments(name, job_id=job.id if job else "", pid=os.getpid(), function=function)
-    try:
-        lease = _acquired(broker, job, request, asked)
-    except ImpossibleRequest as refused:
-        lease = _acquired(broker, job, sizing.smaller(request, refused), asked)
-    with _returned(lease) as keeper:
-        view = JobLease(granted_of(lease))
-        if job is not None:
-            note(job, lease)
-            job.save_meta()  # type: ignore[no-untyped-call]
-        choice = request.on_lease_lost
-        with environment.entered(lease), losing.listening(view, choice, lambda: keeper.well(lease)):
-            keeper.call_me()
-            keeper.hold(lease, os.getpid(), losing.told_by(choice))
-            holding.hold(view)
-            # The start gate (law 9): this process may have been paused since the grant.
-            broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
-            begun = time.monotonic()
-            with sizing.with_more(job, request, function, lease):
-                yield
-            if time.monotonic() - begun >= sizing.SEEN_SECONDS:
-                sizing.learn(broker, request, function, lease)
-
-
-def _acquired(broker: Broker, job: Job | None, request: GpuRequest, asked: dict[str, Any]) -> Lease:
-    """At once, or after a wait; or the job is put off, and this process ends."""
-    if job is None or request.reschedule is None or not rescheduling.in_a_horse(job):
-        return broker.acquire(request.asks, **asked)
-    try:
-        return broker.acquire(request.asks, **(asked | {"wait": 0}))
-    except InsufficientMemory:
-        rescheduling.come_again(job, request.reschedule)
-
-
-def note(job: Job, lease: Lease) -> None:
-    """Write into ``job.meta["gpu"]`` what the job got."""
-    asked = job.meta.get("gpu", {})
-    job.meta["gpu"] = {
-        **asked,
-        **({"memory_bytes": lease.memory_bytes} if asked.get("memory") == AUTO else {}),
-        "lease_id": lease.id,
-        "gpu_uuids": list(lease.gpu_uuids),
-        "host": lease.host,
-        "waited_ms": lease.waited_ms,
-    }
-
-
-@contextmanager
-def _returned(lease: Lease) -> Iterator[Keeper]:
-    """A keeper beside the body. Afterwards the lease is returned here, or, while Redis is away, by the keeper."""
-    from broker.settings import Settings
-
-    keeper = None
-    try:
-        settings = Settings()
-        keeper = Keeper(settings.redis_url, settings.pool)
-        yield keeper
-    finally:
-        returned = True
-        try:
-            lease.release()
-        except BrokerError as error:
-            returned = not isinstance(error, PoolUnavailable)  # else it was over before
-        if keeper is not None:
-            keeper.drop(lease, release=not returned)
-            keeper.end()
+    return borrowed(request, function, measure)

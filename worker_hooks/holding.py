@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import time
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import redis
 
-from broker.answers import Granted
-from broker.calls import epoch_of
-from broker.client import Broker, get_broker
 from broker.errors import BrokerError
+from broker.granted import Granted
 from broker.lease import Lease, LeaseFacts
 from worker_hooks import environment
 
+if TYPE_CHECKING:
+    from rq.job import Job
+
+    from broker.client import Broker
+
 #: What the ledger said is good for that long: a tight loop may ask as often as it likes.
 FRESH_SECONDS = 0.5
-
-# law: a connection is never shared over a fork. A child makes its own broker.
-os.register_at_fork(after_in_child=get_broker.cache_clear)
 
 
 class JobLease(Lease):
@@ -32,6 +33,8 @@ class JobLease(Lease):
 
     @cached_property
     def _broker(self) -> Broker:  # type: ignore[override]
+        from broker.client import get_broker  # most jobs never ask, and a spawned one would import it anew
+
         return get_broker()
 
     @property
@@ -52,6 +55,8 @@ class JobLease(Lease):
 
     def _is_over(self, asked: float) -> bool:
         """The ledger's word; from one that cannot be reached, nobody can have renewed the lease either."""
+        from broker.calls import epoch_of
+
         try:
             token, state = self._broker.redis.hmget(self._broker.keys.lease(self.id), "token", "state")
             forgotten = token is None and self._broker.epoch() > epoch_of(self.token)
@@ -113,3 +118,16 @@ def granted_of(lease: Lease) -> Granted:
         lease.id, lease.token, lease.gpu_uuids, lease.host, lease.memory_bytes, lease.ttl_ms, lease.expires_at,
         lease.waited_ms, lease.ttl_ms, total_bytes=lease.memory_total_bytes,
     )  # fmt: skip
+
+
+def note(job: Job, lease: Lease) -> None:
+    """Write into ``job.meta["gpu"]`` what the job got."""
+    asked = job.meta.get("gpu", {})
+    job.meta["gpu"] = {
+        **asked,
+        **({"memory_bytes": lease.memory_bytes} if asked.get("memory") == "auto" else {}),
+        "lease_id": lease.id,
+        "gpu_uuids": list(lease.gpu_uuids),
+        "host": lease.host,
+        "waited_ms": lease.waited_ms,
+    }

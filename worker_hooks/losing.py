@@ -19,6 +19,8 @@ from worker_hooks.again import RunAgain
 from worker_hooks.held import LOST_SIGNAL
 
 if TYPE_CHECKING:
+    from rq.job import Job
+
     from worker_hooks.holding import JobLease
 
 #: An exception in the job, SIGKILL without a word, the job run again from its start, or a function's dotted name.
@@ -50,6 +52,11 @@ def told_by(choice: str) -> str:
     if choice == KILL:
         return "kill"
     return "signal" if threading.current_thread() is threading.main_thread() else "nothing"
+
+
+def choice_of(job: Job) -> str:
+    """What is to become of a job when its lease is lost: ``on_lease_lost`` of its request."""
+    return str(job.meta.get("gpu", {}).get("on_lease_lost", RAISE))
 
 
 @contextmanager

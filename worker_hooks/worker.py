@@ -7,11 +7,9 @@ killed. The parent has no thread of its own and never touches CUDA.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -21,24 +19,18 @@ from rq.queue import Queue
 from rq.registry import StartedJobRegistry
 from rq.worker import SimpleWorker, SpawnWorker, Worker
 
-from broker.errors import BrokerError
 from broker.lease import Lease
-from worker_hooks import environment, holding, losing
-from worker_hooks.borrowing import Borrowing, lost_choice
-
-_PR_SET_PDEATHSIG = 1
-#: What a spawned horse is told beside its lease's environment.
-_JOB, _REFUSED = "GPUBROKER_JOB_ID", "GPUBROKER_REFUSED"
+from worker_hooks import environment, horse, losing
+from worker_hooks.borrowing import Borrowing
+from worker_hooks.horse import OwnProcess, Spawned, SpawnedHorse
 
 
-class GpuWorker(Borrowing, Worker):
+class GpuWorker(OwnProcess, Borrowing, Worker):
     """Runs ``@gpu_job`` functions under a lease on this host's GPUs, and any other job as RQ does.
 
     For ``rq worker --worker-class worker_hooks.GpuWorker``, or ``gpubroker worker``. ``GPUBROKER_HOST`` names the host,
     ``GPUBROKER_REDIS_URL`` and ``GPUBROKER_POOL`` the ledger. It takes what ``rq.Worker`` takes.
     """
-
-    # -- in the worker, while the horse works --------------------------------------------------------------------------
 
     def perform_borrowed(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Fork, watch, and see to it that the horse is gone."""
@@ -48,7 +40,7 @@ class GpuWorker(Borrowing, Worker):
         try:
             self.fork_work_horse(job, queue)
             if self._lease is not None:
-                on_lost = "kill" if lost_choice(job) == losing.KILL else "signal"
+                on_lost = "kill" if losing.choice_of(job) == losing.KILL else "signal"
                 self._keeper.hold(self._lease, self.horse_pid, on_lost)
             self.monitor_work_horse(job, queue, execution)
         finally:
@@ -88,50 +80,29 @@ class GpuWorker(Borrowing, Worker):
         reason = f"{loss}\n{exc_string}" if loss else exc_string
         super().handle_job_failure(job, queue, started_job_registry, reason, execution)
 
-    # -- in the horse --------------------------------------------------------------------------------------------------
 
-    def setup_work_horse_signals(self) -> None:
-        """As RQ's; and a horse dies with its worker, since nobody else renews its lease."""
-        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
-        if sys.platform == "linux":
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != self.pid:  # it died before the kernel was asked
-            os._exit(1)
-
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """In the lease's environment, for the rest of the horse's life."""
-        if self._lease is not None:
-            environment.enter(self._lease)
-        return super().perform_job(job, queue, execution)
-
-
-class GpuSpawnWorker(GpuWorker, SpawnWorker):
+class GpuSpawnWorker(Spawned, GpuWorker, SpawnWorker):
     """As ``GpuWorker``, but its horses are spawned: they find their lease in their environment from the start."""
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Spawn the horse in the lease's environment."""
         told = {}
         if self._lease is not None:
-            told = {**self._lease.env(), _JOB: job.id}
+            told = {**self._lease.env(), horse.JOB: job.id}
+            if self._gate is not self._ledger:
+                told[horse.GATE] = horse.way_through(self._gate)
         elif self._refusal is not None:
-            told = {_REFUSED: f"{type(self._refusal).__name__}: {self._refusal}", _JOB: job.id}
+            told = {horse.REFUSED: f"{type(self._refusal).__name__}: {self._refusal}", horse.JOB: job.id}
         with _told(told):
             super().fork_work_horse(job, queue)
 
     def _dump_worker_config(self) -> bytes:
-        """As RQ's; a plain job's horse is RQ's own, which imports nothing of ours."""
+        """As RQ's; the horse is as small as it can be. One of a class made of this one is that class."""
         config = super()._dump_worker_config()
-        if self._lease is None and self._refusal is None and type(self) is GpuSpawnWorker:
-            config = pickle.dumps((SpawnWorker, pickle.loads(config)[1]))
+        if type(self) is GpuSpawnWorker:
+            kind = SpawnWorker if self._lease is None and self._refusal is None else SpawnedHorse
+            config = pickle.dumps((kind, pickle.loads(config)[1]))
         return config
-
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """In a horse, which was told of its lease by its environment."""
-        if os.environ.get(_JOB) == job.id:
-            self._lease = holding.current()
-            if _REFUSED in os.environ:
-                self._refusal = BrokerError(os.environ[_REFUSED])
-        return super().perform_job(job, queue, execution)
 
 
 class GpuSimpleWorker(Borrowing, SimpleWorker):
@@ -148,7 +119,7 @@ class GpuSimpleWorker(Borrowing, SimpleWorker):
             return
         with environment.entered(self._lease):
             self._keeper.call_me()
-            self._keeper.hold(self._lease, os.getpid(), losing.told_by(lost_choice(job)))
+            self._keeper.hold(self._lease, os.getpid(), losing.told_by(losing.choice_of(job)))
             self.perform_job(job, queue, execution)
 
     def _is_well(self, lease: Lease) -> Callable[[], bool]:
@@ -167,6 +138,3 @@ def _told(more: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-_LIBC = ctypes.CDLL(None)

@@ -8,9 +8,9 @@ from itertools import count
 import pytest
 
 from broker import Broker, answers, calls
-from broker.answers import Granted, Waiting
 from broker.crew import Seat
 from broker.errors import BrokerError, ImpossibleRequest, InvalidRequest, LeaseNotFound
+from broker.granted import Granted, Waiting
 from broker.publish import Publisher
 from broker.units import GIB
 from tests.conftest import report

@@ -15,10 +15,10 @@ from typing import Any
 import redis
 
 from broker import Broker, calls
-from broker.answers import Claim
 from broker.audit import Audit
 from broker.errors import BrokerError
 from broker.fsck import compare
+from broker.granted import Claim
 from broker.ledger.keys import Keys
 from broker.models import Event
 from broker.units import GIB

@@ -1,0 +1,169 @@
+"""What the process does that runs a job's code: a worker's horse, or the worker itself where it has none.
+
+A spawned horse imports this anew for every job: what only some jobs need is imported where they need it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import redis
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+from rq.worker import SpawnWorker
+from rq.worker.base import BaseWorker
+
+from broker.errors import BrokerError
+from broker.process import began
+from worker_hooks import environment, holding, losing
+from worker_hooks.again import RunAgain, noted
+from worker_hooks.holding import JobLease, granted_of
+
+if TYPE_CHECKING:
+    from broker.lease import Lease
+    from broker.wire import Wire
+
+#: What a spawned horse is told beside its lease's environment: which job it has, why that is refused, and the way
+#: through the start gate on RQ's own connection: the script's hash, and the keys.
+JOB, REFUSED, GATE = "GPUBROKER_JOB_ID", "GPUBROKER_REFUSED", "GPUBROKER_GATE"
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+class Horse(BaseWorker):
+    """For a worker of RQ's: put it before RQ's class among the bases."""
+
+    _lease: Lease | None = None
+    _refusal: BrokerError | None = None
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Pass the start gate; then as RQ does."""
+        if self._refusal is not None:
+            job.perform = _raiser(self._refusal)  # type: ignore[method-assign]
+        elif self._lease is not None:
+            try:
+                job.perform = self._listening(job, self._lease)  # type: ignore[method-assign]
+                self._pass_gate(self._lease)
+            except BrokerError as error:
+                # Nothing of the job ran yet.
+                self.log.warning("Worker %s: job %s does not start: %s", self.name, job.id, error)
+                self._put_back(job, queue, execution)
+                return False
+        return super().perform_job(job, queue, execution)
+
+    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
+        """As RQ's, of a job that failed; one that is to be run again goes back to the front of its queue."""
+        again = exc_info[1]
+        if not isinstance(again, RunAgain):
+            super()._finalize_failure(job, queue, execution, exc_info)
+            return
+        self.log.info("Worker %s: job %s is run again: %s", self.name, job.id, again.reason)
+        noted(job, again)
+        self._put_back(job, queue, execution, meta=True)
+
+    def _put_back(self, job: Job, queue: Queue, execution: Execution, *, meta: bool = False) -> None:
+        from worker_hooks import parking
+
+        parking.put_back(self, job, queue, execution, meta=meta)
+
+    def _listening(self, job: Job, lease: Lease) -> Callable[[], Any]:
+        """The job's code, and nothing of RQ's around it, hears that its lease is over."""
+        perform, choice, with_more = job.perform, losing.choice_of(job), _with_more(job, lease)
+        view = lease if isinstance(lease, JobLease) else JobLease(granted_of(lease))
+
+        def run() -> Any:
+            holding.hold(view)
+            with losing.listening(view, choice, self._is_well(lease)), with_more:
+                return perform()
+
+        return run
+
+    def _is_well(self, lease: Lease) -> Callable[[], bool] | None:
+        """Where the keeper calls this very process: whether such a call means nothing."""
+        return None
+
+    def _pass_gate(self, lease: Lease) -> None:
+        """Law 9: the token is checked once more, right before job code; over a connection made after the fork.
+
+        Raises:
+            BrokerError: do not start.
+        """
+        raise NotImplementedError
+
+
+class OwnProcess(Horse):
+    """A horse that is a process, for one job."""
+
+    def setup_work_horse_signals(self) -> None:
+        """As RQ's; and a horse dies with its worker, since nobody else renews its lease."""
+        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        if sys.platform == "linux":
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self.pid:  # it died before the kernel was asked
+            os._exit(1)
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """In the lease's environment, for the rest of the horse's life."""
+        if self._lease is not None:
+            environment.enter(self._lease)
+        return super().perform_job(job, queue, execution)
+
+
+class Spawned(OwnProcess):
+    """A horse that was spawned: it knows what its environment says."""
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Under the lease that the environment names, if it is this job's."""
+        if os.environ.get(JOB) == job.id:
+            self._lease = holding.current()
+            if REFUSED in os.environ:
+                self._refusal = BrokerError(os.environ[REFUSED])
+        return super().perform_job(job, queue, execution)
+
+    def _pass_gate(self, lease: Lease) -> None:
+        """By RQ's connection, which is there; where that is not the ledger's, or it refuses, by the broker's client."""
+        sha, *keys = os.environ.pop(GATE, "").split() or [""]
+        me = os.getpid()
+        shown = me, began(me) or ""
+        if sha:
+            with suppress(redis.RedisError):
+                self.connection.evalsha(sha, len(keys), *keys, lease.id, lease.token, *shown)
+                return
+        from broker.client import get_broker
+
+        get_broker().check(lease.id, lease.token, *shown)
+
+
+class SpawnedHorse(Spawned, SpawnWorker):
+    """The horse of a ``GpuSpawnWorker``: what it does not need of its worker is not imported."""
+
+
+def way_through(gate: Wire) -> str:
+    """What ``GATE`` is to say where RQ's connection leads to the ledger."""
+    from broker.ledger.scripts import script
+
+    return " ".join([script("start").sha, *gate.keys.all])
+
+
+def _with_more(job: Job, lease: Lease) -> AbstractContextManager[None]:
+    """Around the code of a job whose size is learned."""
+    if job.meta.get("gpu", {}).get("memory") != "auto":
+        return nullcontext()
+    from worker_hooks import sizing
+
+    return sizing.with_more(job, sizing.of_job(job), job.func_name or "", lease)
+
+
+def _raiser(error: BrokerError) -> Callable[[], NoReturn]:
+    def perform() -> NoReturn:
+        raise error
+
+    return perform
