@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from broker.calls import Ask
 from broker.errors import (
@@ -34,7 +33,7 @@ def read_acquire(reply: Sequence[str], request: Ask) -> Granted | Waiting:
         ImpossibleRequest: no known GPU could ever hold it.
     """
     if reply[0] == "granted":
-        return replace(read_granted(request.id, reply), claim=Claim.of(request, reply))
+        return read_granted(request.id, reply)._replace(claim=Claim.of(request, reply))
     if reply[0] == "waiting":
         return Waiting(int(reply[1]), reply[2] or None)
     raise refusal(reply, request)

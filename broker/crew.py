@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from broker import answers
@@ -94,4 +94,4 @@ class Seat:
             lease_id, granted.token, ",".join(granted.gpu_uuids), granted.memory_bytes, granted.ttl_ms, tenant, owner,
             pid, priority, job_id, int(memory or 0), int(cpus or 0), function, request,
         ))  # fmt: skip
-        return Handed(Lease(self._broker, replace(granted, claim=claim), asked), crew, job_id)
+        return Handed(Lease(self._broker, granted._replace(claim=claim), asked), crew, job_id)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from broker.calls import Ask
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a holder tells a ledger that lost its lease (law 11): the arguments of ``register.lua``."""
 
     argv: tuple[str | int, ...]
@@ -42,8 +40,7 @@ class Claim:
         return Claim(tuple(argv))
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(NamedTuple):
     """What a renewal brought, in ms of Redis's clock. ``revoke_at`` is 0 unless the lease was revoked (``reason``)."""
 
     expires_at: int
@@ -51,8 +48,7 @@ class Renewal:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """A lease as its holder was given it. Times in milliseconds of Redis's clock; ``left_ms`` when replying.
 
     ``memory_bytes`` are of each GPU; ``choice`` is the alternative that was granted, 1 the first. ``total_bytes``
@@ -73,8 +69,7 @@ class Granted:
     total_bytes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """The request stands in the queue; ``place`` 1 is next. 0: it was handed to another worker of its crew."""
 
     place: int

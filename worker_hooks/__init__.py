@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from worker_hooks.again import RunAgain, run_again
     from worker_hooks.decorator import gpu_job
-    from worker_hooks.frameworks import cap_frameworks
+    from worker_hooks.environment import cap_frameworks
     from worker_hooks.pacing import at_speed, current_lease, pace, paced, throttle
     from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
@@ -26,7 +26,7 @@ _HOMES = {
     "GpuWorker": "worker_hooks.worker",
     "RunAgain": "worker_hooks.again",
     "at_speed": "worker_hooks.pacing",
-    "cap_frameworks": "worker_hooks.frameworks",
+    "cap_frameworks": "worker_hooks.environment",
     "current_lease": "worker_hooks.pacing",
     "gpu_job": "worker_hooks.decorator",
     "pace": "worker_hooks.pacing",

@@ -62,7 +62,7 @@ def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[N
             note(job, lease)
             job.save_meta()  # type: ignore[no-untyped-call]
         choice = request.on_lease_lost
-        with environment.entered(lease), losing.listening(view, choice, lambda: keeper.well(lease)):
+        with environment.entered(lease), losing.listening(lease.id, lambda: view, choice, lambda: keeper.well(lease)):
             keeper.call_me()
             keeper.hold(lease, os.getpid(), losing.told_by(choice))
             holding.hold(view)

@@ -26,10 +26,10 @@ from broker.lease import Lease
 from broker.ledger.scripts import script
 from broker.process import began
 from broker.settings import Settings
-from worker_hooks import parking, sizing
+from worker_hooks import holding, parking, sizing
 from worker_hooks.dequeuing import Dequeuing, Found
-from worker_hooks.holding import note
-from worker_hooks.horse import Horse
+from worker_hooks.holding import JobLease, granted_of, note
+from worker_hooks.horse import Horse, Named
 from worker_hooks.keeper import Keeper
 from worker_hooks.parking import Lot
 from worker_hooks.recovery import its_turn, recover, recover_unstarted
@@ -42,6 +42,7 @@ _WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""
 class Borrowing(Horse, Dequeuing):
     """For a worker of RQ's: put it first among the bases. ``perform_borrowed`` says how a job is run."""
 
+    _lease: Lease | None = None
     _recovered_at = _alive_at = 0.0
 
     def bootstrap(self, *args: Any, **options: Any) -> None:
@@ -151,13 +152,15 @@ class Borrowing(Horse, Dequeuing):
             raise _NotOursError
         return execution
 
-    def _pass_gate(self, lease: Lease) -> None:
-        """Law 9: the token is checked once more, right before job code; over a connection made after the fork.
+    def _held(self) -> Named | None:
+        return None if self._lease is None else Named(self._lease.id, self._lease.token)
 
-        Raises:
-            BrokerError: do not start.
-        """
-        self._gate.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
+    def _show(self) -> None:
+        if self._lease is not None:
+            holding.hold(JobLease(granted_of(self._lease)))
+
+    def _pass_gate(self, lease_id: str, token: int) -> None:
+        self._gate.check(lease_id, token, os.getpid(), began(os.getpid()) or "")
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """As RQ's; our own doors leave every popped job in its intermediate list, of one queue or many."""

@@ -12,24 +12,10 @@ from typing import Any
 
 from broker.caps import allowed_bytes
 from broker.units import MIB
-from worker_hooks.at_import import when_imported
 
 _CUDA = "CUDAExecutionProvider"
 #: On what was put in the place of a framework's own function.
 _OURS = "_gpubroker"
-
-
-def cap_frameworks() -> None:
-    """Keep PyTorch, TensorFlow and ONNX Runtime in this process to the lease that its environment names.
-
-    Jobs need not call it. A Python program under ``gpubroker run``, or a process that a job starts, may: the variables
-    reach it, and these three have none for a limit. Without a lease it does nothing.
-    """
-    if _allowed() is None:
-        return
-    when_imported("torch", _cap_torch)
-    when_imported("tensorflow", _cap_tensorflow)
-    when_imported("onnxruntime", _cap_onnxruntime)
 
 
 def _allowed() -> int | None:
@@ -38,7 +24,8 @@ def _allowed() -> int | None:
     return allowed_bytes(int(memory)) if memory.isdecimal() and int(memory) else None
 
 
-def _cap_torch(torch: Any) -> None:
+def cap_torch(torch: Any) -> None:
+    """PyTorch: a fraction of each card, set when the job begins with CUDA."""
     cuda = getattr(torch, "cuda", None)
     # Setting the fraction starts CUDA; PyTorch's own queue for that moment (as for seeds) leaves it to the job.
     later = getattr(cuda, "_lazy_call", None)
@@ -54,7 +41,8 @@ def _cap_torch(torch: Any) -> None:
     later(limit)
 
 
-def _cap_tensorflow(tensorflow: Any) -> None:
+def cap_tensorflow(tensorflow: Any) -> None:
+    """TensorFlow: a logical card of that size on each card that has none yet."""
     allowed, config = _allowed(), tensorflow.config
     cards = config.list_physical_devices("GPU") if allowed else []
     for card in cards:
@@ -83,7 +71,8 @@ def _let_grow(experimental: Any, capped: Sequence[Any]) -> None:
     experimental.set_memory_growth = set_memory_growth
 
 
-def _cap_onnxruntime(onnxruntime: Any) -> None:
+def cap_onnxruntime(onnxruntime: Any) -> None:
+    """ONNX Runtime: a limit among the options of CUDA's provider, for each session."""
     # Wrapped in the class and not in its place: it is imported from other modules too, and inherited from.
     session = onnxruntime.InferenceSession
     begin = session.__init__

@@ -10,9 +10,8 @@ import time
 from dataclasses import dataclass
 
 from broker.process import began
+from worker_hooks.signals import LOST_SIGNAL
 
-#: How a job hears that its lease is over. Ignored by a process that expects nothing, so it can harm nobody.
-LOST_SIGNAL = signal.SIGURG
 #: What becomes of a job whose lease is over: it is told and has a grace, it is killed at once, or it is left alone.
 CHOICES = ("signal", "kill", "nothing")
 

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import redis
 from rq.executions import Execution
@@ -22,13 +22,12 @@ from rq.worker.base import BaseWorker
 
 from broker.errors import BrokerError
 from broker.process import began
-from worker_hooks import environment, holding, losing
+from worker_hooks import environment, losing
 from worker_hooks.again import RunAgain, noted
-from worker_hooks.holding import JobLease, granted_of
 
 if TYPE_CHECKING:
-    from broker.lease import Lease
     from broker.wire import Wire
+    from worker_hooks.holding import JobLease
 
 #: What a spawned horse is told beside its lease's environment: which job it has, why that is refused, and the way
 #: through the start gate on RQ's own connection: the script's hash, and the keys.
@@ -38,20 +37,30 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 
+class Named(NamedTuple):
+    """What a horse must know of a lease that its worker holds."""
+
+    id: str
+    token: int
+
+
 class Horse(BaseWorker):
     """For a worker of RQ's: put it before RQ's class among the bases."""
 
-    _lease: Lease | None = None
     _refusal: BrokerError | None = None
+
+    def _held(self) -> Named | None:
+        """The lease of the job at hand, if it has one."""
+        raise NotImplementedError
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Pass the start gate; then as RQ does."""
         if self._refusal is not None:
             job.perform = _raiser(self._refusal)  # type: ignore[method-assign]
-        elif self._lease is not None:
+        elif (lease := self._held()) is not None:
             try:
-                job.perform = self._listening(job, self._lease)  # type: ignore[method-assign]
-                self._pass_gate(self._lease)
+                job.perform = self._listening(job, lease)  # type: ignore[method-assign]
+                self._pass_gate(lease.id, lease.token)
             except BrokerError as error:
                 # Nothing of the job ran yet.
                 self.log.warning("Worker %s: job %s does not start: %s", self.name, job.id, error)
@@ -74,23 +83,25 @@ class Horse(BaseWorker):
 
         parking.put_back(self, job, queue, execution, meta=meta)
 
-    def _listening(self, job: Job, lease: Lease) -> Callable[[], Any]:
+    def _listening(self, job: Job, lease: Named) -> Callable[[], Any]:
         """The job's code, and nothing of RQ's around it, hears that its lease is over."""
-        perform, choice, with_more = job.perform, losing.choice_of(job), _with_more(job, lease)
-        view = lease if isinstance(lease, JobLease) else JobLease(granted_of(lease))
+        perform, choice = job.perform, losing.choice_of(job)
 
         def run() -> Any:
-            holding.hold(view)
-            with losing.listening(view, choice, self._is_well(lease)), with_more:
+            self._show()
+            with losing.listening(lease.id, _view, choice, self._is_well()), _with_more(job):
                 return perform()
 
         return run
 
-    def _is_well(self, lease: Lease) -> Callable[[], bool] | None:
+    def _show(self) -> None:
+        """Let job code find its lease, where the environment says too little."""
+
+    def _is_well(self) -> Callable[[], bool] | None:
         """Where the keeper calls this very process: whether such a call means nothing."""
         return None
 
-    def _pass_gate(self, lease: Lease) -> None:
+    def _pass_gate(self, lease_id: str, token: int) -> None:
         """Law 9: the token is checked once more, right before job code; over a connection made after the fork.
 
         Raises:
@@ -110,36 +121,36 @@ class OwnProcess(Horse):
         if os.getppid() != self.pid:  # it died before the kernel was asked
             os._exit(1)
 
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """In the lease's environment, for the rest of the horse's life."""
-        if self._lease is not None:
-            environment.enter(self._lease)
-        return super().perform_job(job, queue, execution)
-
 
 class Spawned(OwnProcess):
     """A horse that was spawned: it knows what its environment says."""
 
+    _named: Named | None = None
+
+    def _held(self) -> Named | None:
+        return self._named
+
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Under the lease that the environment names, if it is this job's."""
-        if os.environ.get(JOB) == job.id:
-            self._lease = holding.current()
-            if REFUSED in os.environ:
-                self._refusal = BrokerError(os.environ[REFUSED])
+        if os.environ.get(JOB) == job.id and REFUSED in os.environ:
+            self._refusal = BrokerError(os.environ[REFUSED])
+        elif os.environ.get(JOB) == job.id:
+            self._named = Named(os.environ["GPUBROKER_LEASE_ID"], int(os.environ["GPUBROKER_LEASE_TOKEN"]))
+            environment.cap_frameworks()
         return super().perform_job(job, queue, execution)
 
-    def _pass_gate(self, lease: Lease) -> None:
+    def _pass_gate(self, lease_id: str, token: int) -> None:
         """By RQ's connection, which is there; where that is not the ledger's, or it refuses, by the broker's client."""
         sha, *keys = os.environ.pop(GATE, "").split() or [""]
         me = os.getpid()
         shown = me, began(me) or ""
         if sha:
             with suppress(redis.RedisError):
-                self.connection.evalsha(sha, len(keys), *keys, lease.id, lease.token, *shown)
+                self.connection.evalsha(sha, len(keys), *keys, lease_id, token, *shown)
                 return
         from broker.client import get_broker
 
-        get_broker().check(lease.id, lease.token, *shown)
+        get_broker().check(lease_id, token, *shown)
 
 
 class SpawnedHorse(Spawned, SpawnWorker):
@@ -153,9 +164,16 @@ def way_through(gate: Wire) -> str:
     return " ".join([script("start").sha, *gate.keys.all])
 
 
-def _with_more(job: Job, lease: Lease) -> AbstractContextManager[None]:
+def _view() -> JobLease | None:
+    """The job's own view of its lease."""
+    from worker_hooks import holding
+
+    return holding.current()
+
+
+def _with_more(job: Job) -> AbstractContextManager[None]:
     """Around the code of a job whose size is learned."""
-    if job.meta.get("gpu", {}).get("memory") != "auto":
+    if job.meta.get("gpu", {}).get("memory") != "auto" or (lease := _view()) is None:
         return nullcontext()
     from worker_hooks import sizing
 

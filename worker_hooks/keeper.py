@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import broker
 from broker.process import began
-from worker_hooks.held import LOST_SIGNAL
+from worker_hooks.signals import LOST_SIGNAL
 
 if TYPE_CHECKING:
     from broker.lease import LeaseFacts

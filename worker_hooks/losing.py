@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import InvalidRequest, LeaseLost
 from worker_hooks.again import RunAgain
-from worker_hooks.held import LOST_SIGNAL
+from worker_hooks.signals import LOST_SIGNAL
 
 if TYPE_CHECKING:
     from rq.job import Job
@@ -60,13 +60,15 @@ def choice_of(job: Job) -> str:
 
 
 @contextmanager
-def listening(lease: JobLease, choice: str = RAISE, well: Callable[[], bool] | None = None) -> Iterator[None]:
+def listening(
+    lease_id: str, view: Callable[[], JobLease | None], choice: str = RAISE, well: Callable[[], bool] | None = None
+) -> Iterator[None]:
     """For the length of the body, in the main thread, answer the keeper's signal: once, in the midst of whatever runs.
 
-    ``lease.lost`` is true from then on. With ``raise`` the body gets ``LeaseLost``, with ``again`` ``RunAgain``. A
-    callback is called with the lease and the body goes on, until it ends or is killed: when a revoked lease ends, else
-    ten seconds later. In any other thread nothing is heard, and ``lease.lost`` says when to stop. A signal after which
-    ``well`` says that the lease is held is no news.
+    ``view`` finds the job's view of its lease, whose ``lost`` is true from then on. With ``raise`` the body gets
+    ``LeaseLost``, with ``again`` ``RunAgain``. A callback is called with the view and the body goes on, until it ends
+    or is killed: when a revoked lease ends, else ten seconds later. In any other thread nothing is heard, and
+    ``view.lost`` says when to stop. A signal after which ``well`` says that the lease is held is no news.
 
     Raises:
         InvalidRequest: there is no such function. LeaseLost, RunAgain: in the midst of the body.
@@ -82,12 +84,14 @@ def listening(lease: JobLease, choice: str = RAISE, well: Callable[[], bool] | N
         if heard or (well is not None and well()):
             return
         heard = True
-        lease.mark_lost()
+        lease = view()
+        if lease is not None:
+            lease.mark_lost()
         if choice == RAISE:
-            raise LeaseLost(f"lease {lease.id} is over, or is to end soon; its memory is not this job's any more")
+            raise LeaseLost(f"lease {lease_id} is over, or is to end soon; its memory is not this job's any more")
         if choice == AGAIN:
-            raise RunAgain(f"lease {lease.id} was lost, or asked for back")
-        if callback is not None:
+            raise RunAgain(f"lease {lease_id} was lost, or asked for back")
+        if callback is not None and lease is not None:
             callback(lease)
 
     before = signal.signal(LOST_SIGNAL, lost)

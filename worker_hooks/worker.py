@@ -19,7 +19,6 @@ from rq.queue import Queue
 from rq.registry import StartedJobRegistry
 from rq.worker import SimpleWorker, SpawnWorker, Worker
 
-from broker.lease import Lease
 from worker_hooks import environment, horse, losing
 from worker_hooks.borrowing import Borrowing
 from worker_hooks.horse import OwnProcess, Spawned, SpawnedHorse
@@ -46,6 +45,12 @@ class GpuWorker(OwnProcess, Borrowing, Worker):
         finally:
             self.job_monitoring_interval = interval
             self._end_horse()
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """In a forked horse: in the lease's environment, for the rest of its life."""
+        if self._lease is not None:
+            environment.enter(self._lease)
+        return super().perform_job(job, queue, execution)
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """RQ's heartbeats; and the keeper, which renews the lease, is replaced if it died."""
@@ -122,8 +127,9 @@ class GpuSimpleWorker(Borrowing, SimpleWorker):
             self._keeper.hold(self._lease, os.getpid(), losing.told_by(losing.choice_of(job)))
             self.perform_job(job, queue, execution)
 
-    def _is_well(self, lease: Lease) -> Callable[[], bool]:
-        return lambda: self._keeper.well(lease)
+    def _is_well(self) -> Callable[[], bool]:
+        lease = self._lease
+        return lambda: lease is not None and self._keeper.well(lease)
 
 
 @contextmanager

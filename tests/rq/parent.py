@@ -39,7 +39,7 @@ def told(lease: JobLease) -> None:
 def job(view: JobLease, choice: str) -> None:
     """Wait until told to go on, or that the lease is over."""
     try:
-        with losing.listening(view, choice):
+        with losing.listening(view.id, lambda: view, choice):
             say(ready=os.getpid())
             wait_for_go()
     except LeaseLost as error:

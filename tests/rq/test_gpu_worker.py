@@ -11,7 +11,7 @@ from rq.command import send_stop_job_command
 from rq.job import JobStatus
 
 from broker.units import GIB
-from tests.rq import jobs
+from tests.rq import bare, jobs
 from tests.rq.conftest import PATIENCE, Stage
 
 
@@ -137,14 +137,32 @@ def test_a_stopped_horse_keeps_its_lease(stage: Stage) -> None:
     assert_all_is_back(stage)
 
 
-def test_a_lease_lost_before_the_start_keeps_the_job_from_starting(stage: Stage) -> None:
+@pytest.mark.parametrize("kind", ["tests.rq.workers.Robbed", "tests.rq.robbed.GpuSpawnWorker"])
+def test_a_lease_lost_before_the_start_keeps_the_job_from_starting(stage: Stage, kind: str) -> None:
     job = stage.enqueue(jobs.look, retries=2)
-    stage.burst("tests.rq.workers.Robbed")
+    stage.burst(kind)
     granted = [event.fields["id"] for event in stage.broker.events() if event.kind == "granted"]
     assert len(granted) == 2
     job.refresh()
     assert job.return_value()["lease"] == granted[1]
     assert job.retries_left == 2
+
+
+def test_a_spawned_horse_imports_no_more_than_it_needs(stage: Stage) -> None:
+    job = stage.enqueue(bare.modules, retries=0)
+    stage.burst("worker_hooks.GpuSpawnWorker")
+    ours = {name for name in job.return_value() if name.split(".")[0] in ("broker", "worker_hooks", "agent")}
+    assert "worker_hooks.horse" in ours
+    assert not ours & {"broker.client", "broker.lease", "worker_hooks.worker", "worker_hooks.decorator"}
+    assert stage.broker.leases() == []
+
+
+def test_a_spawned_job_passes_the_gate_of_a_ledger_elsewhere(redis_url: str, stage: Stage) -> None:
+    elsewhere = Stage(redis_url.removesuffix("/0") + "/1", stage.broker)
+    job = elsewhere.enqueue(bare.modules, retries=0)
+    elsewhere.burst("worker_hooks.GpuSpawnWorker")
+    assert "broker.client" in job.return_value()  # which asked there
+    elsewhere.close()
 
 
 def test_a_job_whose_lease_is_lost_is_ended_and_says_so(stage: Stage) -> None:
