@@ -5,7 +5,9 @@ for their time. The cards are simulated: one of 24 GB on each of four hosts, and
 whose bytes the card has not left is out of memory. Sizes are log-uniform from 0.5 to 20 GB, times log-normal (sigma
 0.6); all are sent at the start, in the same order for each strategy, to workers that stand ready:
 
-- *gpubroker*: ``GpuSimpleWorker``, eight for a card, one queue, each job says its size.
+- *gpubroker, large first*: ``GpuSimpleWorker``, eight for a card, one queue; each job says its size, and has a priority
+  of one for each GB. Whoever fills a bag puts the large things in first.
+- *gpubroker, first come*: the same without priorities.
 - *one job a card*: RQ's ``SimpleWorker``, one for a card. Jobs above 12 GB have a queue of their own, which workers of
   large cards alone serve, and first.
 - *fixed workers a card*: the same, three for a card, who know nothing of memory. Who runs out of memory goes back into
@@ -48,8 +50,9 @@ GB = 10**9
 LARGE, SMALL = 24 * GB, 12 * GB
 HOSTS = {"h1": (LARGE,), "h2": (LARGE,), "h3": (LARGE,), "h4": (LARGE, SMALL)}
 CARDS = {f"GPU-{host}-{i}": size for host, sizes in HOSTS.items() for i, size in enumerate(sizes)}
-STRATEGIES = ("gpubroker", "one job a card", "fixed workers a card")
-WORKERS_A_CARD = {"gpubroker": 8, "one job a card": 1, "fixed workers a card": 3}
+STRATEGIES = ("gpubroker, large first", "gpubroker, first come", "one job a card", "fixed workers a card")
+WORKERS_A_CARD = dict(zip(STRATEGIES, (8, 8, 1, 3), strict=True))
+OURS = "gpubroker"
 TARGET = 1.10
 
 
@@ -100,7 +103,7 @@ def worker(url: str, strategy: str, card: str) -> Iterator[None]:
     }  # fmt: skip
     env.pop("CUDA_VISIBLE_DEVICES", None)
     kind, queues = "rq.worker.SimpleWorker", ["large", "small"] if CARDS[card] == LARGE else ["small"]
-    if strategy == "gpubroker":
+    if strategy.startswith(OURS):
         kind, queues = "worker_hooks.GpuSimpleWorker", ["jobs"]
     command = [sys.executable, "-m", "rq.cli", "worker", "-q", "-u", url, "-w", kind, *queues]
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -114,8 +117,9 @@ def worker(url: str, strategy: str, card: str) -> Iterator[None]:
 def send(redis: Redis, strategy: str, jobs: Sequence[Task]) -> None:
     """All jobs into their queues, in their order."""
     for number, job in enumerate(jobs):
-        if strategy == "gpubroker":
-            meta = {"gpu": GpuRequest.checked(job.size).as_meta()}
+        if strategy.startswith(OURS):
+            priority = job.size // GB if strategy.endswith("large first") else 0
+            meta = {"gpu": GpuRequest.checked(job.size, priority=priority).as_meta()}
             Queue("jobs", connection=redis).enqueue(enhance, number, *job, meta=meta)
         else:
             queue = Queue("large" if job.size > SMALL else "small", connection=redis)
