@@ -79,10 +79,9 @@ class Acquiring:
 class Releasing:
     """The span of a lease's release, and the end of the lease's own."""
 
-    def __init__(self, lease: LeaseFacts) -> None:
+    def __init__(self, lease: LeaseFacts, hold: Span) -> None:
         """Begin nothing yet."""
-        self._lease, self._hold = lease, lease.span
-        assert self._hold is not None
+        self._lease, self._hold = lease, hold
 
     def __enter__(self) -> Releasing:
         """Begin."""

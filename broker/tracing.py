@@ -65,7 +65,7 @@ def releasing(lease: LeaseFacts) -> AbstractContextManager[Any]:
         return _OFF
     from broker.spans import Releasing
 
-    return Releasing(lease)
+    return Releasing(lease, lease.span)
 
 
 def inside(lease: LeaseFacts) -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""Writes the dashboard after a change of ``panels.py``: ``python deploy/grafana/make_dashboard.py``; ``-`` prints it."""
+"""Writes the dashboard after a change of ``panels.py``: ``python deploy/grafana/make_dashboard.py``; ``-`` prints."""
 
 from __future__ import annotations
 
