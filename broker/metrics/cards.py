@@ -6,23 +6,20 @@ What a card or a host does not tell is absent, never 0; so is what was read too 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric, StateSetMetricFamily
 
 from broker.metrics.labels import value
-from broker.metrics.look import Look, number
+from broker.metrics.look import Card, Look, number
 from broker.values import State
-
-if TYPE_CHECKING:
-    from broker.models import Gpu
 
 CARD = ("pool", "gpu", "UUID", "modelName", "Hostname")
 HOST = ("pool", "Hostname")
 
+_STATES = {state: {one.value: one is state for one in State} for state in State}
 _MARKS = ("gpu", "host", "health", "people")
 
-_Read = Callable[["Gpu"], "float | None"]
+_Read = Callable[[Card], float | None]
 
 #: Of the ledger: true while it stands there.
 _KEPT: tuple[tuple[str, str, _Read], ...] = (
@@ -35,8 +32,8 @@ _KEPT: tuple[tuple[str, str, _Read], ...] = (
     ("lends", "1 if a grant on it is possible, given room", lambda gpu: gpu.lends),
     ("drained", "1 while nothing new is lent on it, by an operator's or its agent's mark", lambda gpu: gpu.drained),
     ("kept_for_waiter", "1 while its free bytes gather for one waiter", lambda gpu: bool(gpu.reserved_for)),
-    ("speed_ratio", "What people are told of its speed: temperature, health and memory", lambda gpu: gpu.speed),
-    ("job_speed_ratio", "The speed that jobs on it are told: temperature and health", lambda gpu: gpu.job_speed),
+    ("speed_ratio", "What people are told of its speed: temperature, health and memory", lambda gpu: gpu.state.speed),
+    ("job_speed_ratio", "The speed that jobs on it are told: temperature and health", lambda gpu: gpu.job_state.speed),
 )
 #: Of its newest sample: true while that is fresh.
 _SAMPLED: tuple[tuple[str, str, _Read], ...] = (
@@ -78,9 +75,9 @@ def families(seen: Look) -> Iterator[Metric]:
 
 def _cards(seen: Look) -> Iterator[Metric]:
     cards = [
-        ([seen.pool, str(gpu.index), value(gpu.uuid), value(gpu.name), value(gpu.host)], gpu) for gpu in seen.gpus
+        ([seen.pool, value(gpu.nth), value(gpu.uuid), value(gpu.name), value(gpu.host)], gpu) for gpu in seen.cards
     ]  # fmt: skip
-    fresh = [(labels, gpu) for labels, gpu in cards if gpu.fresh_until >= seen.now]
+    fresh = [(labels, gpu) for labels, gpu in cards if gpu.fresh]
     for name, words, read in _KEPT:
         yield gauge(f"gpubroker_gpu_{name}", words, CARD, ((labels, read(gpu)) for labels, gpu in cards))
     for name, words, read in _SAMPLED:
@@ -89,9 +86,9 @@ def _cards(seen: Look) -> Iterator[Metric]:
     yield gauge("gpubroker_gpu_sample_age_seconds", "Since its newest sample was read", CARD, ages)
     states = StateSetMetricFamily("gpubroker_gpu_state", "State, by temperature, health and memory", labels=CARD)
     for labels, gpu in cards:
-        states.add_metric(labels, {state.value: gpu.state is state for state in State})
+        states.add_metric(labels, _STATES[gpu.state])
     yield states
-    marks = (([*labels, mark], 1.0) for labels, gpu in cards for mark in _MARKS if mark in gpu.drained_by.split(","))
+    marks = (([*labels, mark], 1.0) for labels, gpu in cards for mark in _MARKS if mark in gpu.drained_by)
     words = "Why it is drained: gpu or host by an operator, health or people by its agent"
     yield gauge("gpubroker_gpu_drain_mark", words, (*CARD, "by"), marks)
 

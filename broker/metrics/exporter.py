@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -35,6 +36,8 @@ PATIENCE_SECONDS = 8.0
 FOLLOW_SECONDS = 2.0
 
 _EOF = b"# EOF\n"
+#: Samples that are written as text without a pause: about two milliseconds.
+_AT_A_TIME = 200
 
 
 def content_type(accept: str = "") -> str:
@@ -48,7 +51,7 @@ class _Pool:
     def __init__(self, keys: Keys, after: str | None, fsck_seconds: float) -> None:
         self.keys, self.tally = keys, Tally(keys.pool)
         self.follower = Follower(self.tally, after)
-        self.families: list[Metric] = []
+        self._seen: tuple[Look | None, dict[str, object], float] = (None, {}, 0.0)
         self._texts: dict[str, bytes] = {}
         self._made = float("-inf")
         self._fsck_seconds, self._checked = fsck_seconds, float("-inf")
@@ -68,23 +71,20 @@ class _Pool:
         """So many things did not follow from the leases."""
         self._differences, self._checked = differences, time.monotonic()
 
-    def saw(self, seen: Look | None, told: dict[str, object], seconds: float) -> Iterator[None]:
-        """Make families of a look, one by one; without one the ledger cannot be reached, and that and the counters are
-        all that is told.
-        """
-        found = list[Metric]()
-        for family in self._families(seen, told, seconds):
-            found.append(family)
-            yield
-        self.families, self._made = found, time.monotonic()
+    def saw(self, seen: Look | None, told: dict[str, object], seconds: float) -> None:
+        """Tell of this look from now on; without one the ledger cannot be reached, which is told, and the counters."""
+        self._seen = seen, told, seconds
+        if seen is not None:
+            self.tally.know((one.name for one in seen.tenants), seen.cards)
         self._texts.clear()
+        self._made = time.monotonic()
 
-    def _families(self, seen: Look | None, told: dict[str, object], seconds: float) -> Iterator[Metric]:
-        name = self.keys.pool
+    def families(self) -> Iterator[Metric]:
+        """Each made when it is asked for: kept, so many samples would keep the garbage collector busy."""
+        name, (seen, told, seconds) = self.keys.pool, self._seen
         yield gauge("gpubroker_ledger_up", "1 if the ledger answered", ("pool",), [([name], seen is not None)])
         yield gauge("gpubroker_scrape_duration_seconds", "What reading the pool took", ("pool",), [([name], seconds)])
         if seen is not None:
-            self.tally.know((one.name for one in seen.tenants), seen.gpus)
             yield from chain(cards.families(seen), pool.families(seen), pool.server(name, told), self._fsck())
         yield from self.tally.collect()
 
@@ -96,16 +96,29 @@ class _Pool:
             yield gauge("gpubroker_fsck_age_seconds", "Since the ledger was compared with itself", ("pool",), age)
 
     def text(self, accept: str) -> Iterator[bytes]:
-        """The exposition, family by family, so that an event loop can do something else in between."""
+        """The exposition; before it nothing, many times, so that an event loop can do something else in between."""
         encode, kind = choose_encoder(accept)
         if kind not in self._texts:
             parts = []
-            for family in self.families:
-                parts.append(encode(_One(family)).removesuffix(_EOF))
-                yield b""
+            for family in self.families():
+                for part in _parts(family, encode):
+                    parts.append(part)
+                    yield b""
             end = _EOF if kind.startswith("application/openmetrics-text") else b""
             self._texts[kind] = b"".join(parts) + end
         yield self._texts[kind]
+
+
+def _parts(family: Metric, encode: Callable[[Any], bytes]) -> Iterator[bytes]:
+    """A family as text, so many samples at a time; nothing of one that has none: absent is absent."""
+    samples = family.samples
+    part = copy(family)
+    part.samples = []
+    head = encode(_One(part)).removesuffix(_EOF) if samples else b""
+    for start in range(0, len(samples), _AT_A_TIME):
+        part.samples = samples[start : start + _AT_A_TIME]
+        text = encode(_One(part)).removesuffix(_EOF)
+        yield text if start == 0 else text.removeprefix(head)
 
 
 class _One:
@@ -115,8 +128,8 @@ class _One:
         self._family = family
 
     def collect(self) -> Sequence[Metric]:
-        """The family, if it has any sample: absent is absent."""
-        return [self._family] if self._family.samples else []
+        """The family."""
+        return [self._family]
 
 
 def lasting_differences(keys: Keys) -> plans.Plan[int]:
@@ -158,8 +171,7 @@ class Exporter:
         if seen is not None:
             with suppress(BrokerError):  # a user who may not ask
                 told = broker.run(server())
-        for _ in pool_.saw(seen, told, time.monotonic() - begun):
-            pass
+        pool_.saw(seen, told, time.monotonic() - begun)
 
 
 class AsyncExporter:
@@ -171,7 +183,7 @@ class AsyncExporter:
         self._pool = _Pool(broker.keys, after, fsck_seconds)
 
     async def render(self, accept: str = "") -> bytes:
-        """As ``Exporter.render``. The event loop is not kept busy for longer than one family takes."""
+        """As ``Exporter.render``. In between the event loop is given back, every few milliseconds."""
         async with self._lock:
             if not self._pool.fresh:
                 await self._look()
@@ -211,5 +223,4 @@ class AsyncExporter:
         if seen is not None:
             with suppress(BrokerError):
                 told = await broker.run(server())
-        for _ in pool_.saw(seen, told, time.monotonic() - begun):
-            await asyncio.sleep(0)
+        pool_.saw(seen, told, time.monotonic() - begun)

@@ -16,12 +16,11 @@ from prometheus_client.metrics_core import Metric
 from broker import connection, plans
 from broker.journal import JOURNAL_KINDS
 from broker.metrics.labels import Bounded
-from broker.metrics.look import number
+from broker.metrics.look import Card, number
 from broker.values import State
 
 if TYPE_CHECKING:
     from broker.ledger.keys import Keys
-    from broker.models import Gpu
 
 #: Entries of one round trip, and of one catching up: a journal that grows faster says what was missed.
 PAGE, PAGES_MOST = 1000, 50
@@ -41,6 +40,7 @@ class Tally:
         self._pool = pool
         self._tenant = Bounded(TENANTS_MOST)
         self._card = Bounded(CARDS_MOST)
+        self._begun = set[tuple[str, str]]()
         self._seq: int | None = None
         counter, by_tenant = _counter, ("pool", "tenant")
         self._events = counter("journal_events", "Entries of the journal", ("pool", "kind"))
@@ -71,12 +71,14 @@ class Tally:
             alone.labels(pool)
         self._of_tenant("default")
 
-    def know(self, tenants: Iterable[str], gpus: Iterable[Gpu]) -> None:
+    def know(self, tenants: Iterable[str], cards: Iterable[Card]) -> None:
         """Tenants and cards that the pool has: their counters begin at 0 before anything befalls them."""
         for tenant in tenants:
             self._of_tenant(tenant)
-        for gpu in gpus:
-            self._throttles.labels(self._pool, *self._card_labels(gpu.uuid, gpu.host))
+        for card in cards:
+            if (card.uuid, card.host) not in self._begun:
+                self._begun.add((card.uuid, card.host))
+                self._throttles.labels(self._pool, *self._card_labels(card.uuid, card.host))
 
     def _of_tenant(self, tenant: str) -> tuple[str, str]:
         labels = self._pool, self._tenant(tenant)

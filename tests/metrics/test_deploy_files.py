@@ -42,7 +42,7 @@ def given() -> dict[str, Metric]:
     families = chain(
         card_families.families(seen), pool.families(seen), pool.server("p", {"redis_version": "7"}),
         Tally("p").collect(),
-        exporter._Pool(Broker.from_url("redis://127.0.0.1:1").keys, "0", 0)._families(None, {}, 0.0),
+        exporter._Pool(Broker.from_url("redis://127.0.0.1:1").keys, "0", 0).families(),
     )  # fmt: skip
     return {
         family.name + suffix: family for family in families for suffix in _SUFFIXES.get(family.type, ("",))
