@@ -44,7 +44,9 @@ class JobMapping:
         self._folder = folder
         self._told: dict[int, str] = {}
         try:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                folder.chmod(0o755)  # whoever reads it is another user, and this one's umask may be strict
             for entry in folder.iterdir():
                 if _CARD.fullmatch(entry.name) and entry.is_file():
                     self._write(int(entry.name), "")  # of an agent before that was killed
@@ -82,7 +84,7 @@ class JobMapping:
         path, fresh = self._folder / str(index), self._folder / f".{index}.new"
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)  # whoever reads it is another user
+            os.fchmod(file.fileno(), 0o644)
             file.write(text)
         fresh.replace(path)
         self._told[index] = text

@@ -5,6 +5,7 @@ A lease's token is its holder's secret and is in no span.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 ENQUEUE, ACQUIRE, WAIT = "gpubroker.enqueue", "gpubroker.acquire", "gpubroker.wait"
 HOLD, RELEASE = "gpubroker.hold", "gpubroker.release"
 
-_FLUSH_MS = 2000
+#: For so long a work-horse that is about to end sends what its job traced.
+FLUSH_SECONDS = 2.0
 
 
 def _tracer() -> trace.Tracer:
@@ -140,9 +142,17 @@ def within(carried: object, flush: bool) -> Iterator[None]:
         yield
     finally:
         contexts.detach(token)
-        send = getattr(trace.get_tracer_provider(), "force_flush", None)
-        if flush and send is not None:
-            send(_FLUSH_MS)
+        if flush:
+            _flush()
+
+
+def _flush() -> None:
+    """Send what there is. The SDK minds no limit of time, and a collector that is away must not keep a lease."""
+    send = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if send is not None:
+        sending = threading.Thread(target=send, name="gpubroker-spans", daemon=True)
+        sending.start()
+        sending.join(FLUSH_SECONDS)
 
 
 def _context(carried: object) -> Context:

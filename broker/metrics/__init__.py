@@ -4,6 +4,7 @@ The library ``prometheus_client`` (extra ``web``) is imported here and nowhere e
 prints the text does that.
 """
 
-from broker.metrics.exporter import AsyncExporter, Exporter, content_type
+from broker.metrics.exporter import AsyncExporter, Exporter
+from broker.metrics.exposition import content_type
 
 __all__ = ["AsyncExporter", "Exporter", "content_type"]

@@ -93,6 +93,16 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     assert before["1"] != after["1"]
 
 
+def test_another_user_can_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        JobMapping(tmp_path / "jobs").tell({0: ["a"]})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "jobs" / "0").stat().st_mode) == 0o644
+
+
 def test_a_name_is_one_line_and_told_once() -> None:
     readings = [Reading("GPU-a", 0, "a"), Reading("MIG-1", 1, "m"), Reading("MIG-2", 1, "m")]
     held = {

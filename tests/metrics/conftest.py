@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from broker import Broker
-from broker.metrics import Exporter, exporter
+from broker.metrics import Exporter, exposition
 from tests.rq.conftest import stage
 
 __all__ = ["stage"]
@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 @pytest.fixture
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every scrape looks anew."""
-    monkeypatch.setattr(exporter, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(exposition, "FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ import yaml
 from prometheus_client.metrics_core import Metric
 
 from broker import Broker
-from broker.metrics import Exporter, exporter, pool
+from broker.metrics import Exporter, pool
 from broker.metrics import cards as card_families
+from broker.metrics.exposition import Exposition
 from broker.metrics.look import Look
 from broker.metrics.tally import Tally
 
@@ -43,7 +44,7 @@ def given() -> dict[str, Metric]:
     families = chain(
         card_families.families(seen), pool.families(seen), pool.server("p", {"redis_version": "7"}),
         Tally("p").collect(),
-        exporter._Pool(Broker.from_url("redis://127.0.0.1:1").keys, "0", 0).families(),
+        Exposition(Broker.from_url("redis://127.0.0.1:1").keys, "0", 0).families(),
     )  # fmt: skip
     return {
         family.name + suffix: family for family in families for suffix in _SUFFIXES.get(family.type, ("",))

@@ -10,7 +10,7 @@ import pytest
 
 from broker import AsyncBroker, Broker
 from broker.embedded import EmbeddedServer
-from broker.metrics import AsyncExporter, Exporter, content_type, exporter, look
+from broker.metrics import AsyncExporter, Exporter, content_type, exporter, exposition, look
 from broker.metrics.labels import OTHERS, Bounded, value
 from broker.units import GIB, MIB
 from broker.values import HostReport, LeaseVerdict, State
@@ -313,7 +313,7 @@ def test_a_text_that_is_written_in_parts_is_the_same(
     exporter_ = Exporter(broker, fsck_seconds=0)
     whole = exporter_.render(accept)
     exporter_._pool._texts.clear()
-    monkeypatch.setattr(exporter, "_AT_A_TIME", 2)
+    monkeypatch.setattr(exposition, "_AT_A_TIME", 2)
     assert exporter_.render(accept) == whole
 
 
@@ -354,4 +354,4 @@ def test_every_family_has_words_and_a_base_unit(scrape: Scrape, broker: Broker, 
         assert name.startswith("gpubroker_"), name
         assert not name.endswith("_created"), name  # a gauge, to who reads text
         assert not name.endswith(("_ms", "_mb", "_percent", "_mw", "_c")), name
-    assert exporter.FSCK_SECONDS > exporter.FRESH_SECONDS
+    assert exporter.FSCK_SECONDS > exposition.FRESH_SECONDS

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
@@ -259,6 +259,34 @@ def test_one_trace_leads_from_who_sends_a_job_off_to_the_return_of_its_lease(
     assert ours["in the job"]["parent_id"] == ours["gpubroker.release"]["parent_id"] == hold["context"]["span_id"]
     assert hold["attributes"]["gpubroker.job.id"] == job.id
     assert hold["status"]["status_code"] == "UNSET"
+
+
+class Stuck(SpanExporter):
+    """A collector that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked, self.answers = threading.Event(), threading.Event()
+
+    def export(self, spans: object) -> SpanExportResult:
+        self.asked.set()
+        self.answers.wait(60)
+        return SpanExportResult.FAILURE
+
+
+def test_a_collector_that_is_away_keeps_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    from broker import spans as ours
+
+    collector, provider = Stuck(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(collector))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(ours, "FLUSH_SECONDS", 0.05)
+    began = time.monotonic()
+    with tracing.within({}, flush=True):
+        provider.get_tracer("mine").start_span("work").end()
+    assert time.monotonic() - began < 20
+    assert collector.asked.wait(20)
+    collector.answers.set()
+    provider.shutdown()
 
 
 def test_a_job_that_waited_says_for_how_long(spans: InMemorySpanExporter, stage: Stage, tmp_path: Path) -> None:
