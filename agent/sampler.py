@@ -174,9 +174,7 @@ class Sampler:
         if not self._asked or not self._limits(None).monitoring:
             self._view([])
             if not self._asked:
-                raise PoolAway(
-                    f"the ledger has not told yet whether the cards of {self._publisher.host} are to be read"
-                )
+                raise PoolAway(f"the ledger has not told yet whether {self._publisher.host} is to be watched")
         return bool(self._limits(None).monitoring)
 
     def _publish_unwatched(self, read_at: int | None) -> None:
