@@ -26,7 +26,9 @@ routes = router("metrics")
         }
     } | problems(400, 401, 403, 422, 429),
 )  # fmt: skip
-async def metrics(parts: Parts, accept: Annotated[str, Header(max_length=1000)] = "") -> Response:
+async def metrics(
+    parts: Parts, accept: Annotated[str, Header(max_length=1000, description="Which of the two texts.")] = ""
+) -> Response:
     """Gauges, counters and histograms in base units. A ledger that cannot be reached is told by ``gpubroker_ledger_up
     0``, so that it is seen by who watches."""
     return Response(await parts.exporter.render(accept), headers={"Content-Type": content_type(accept)})
