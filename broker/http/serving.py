@@ -9,7 +9,7 @@ from functools import cache
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.dependencies.utils import get_flat_dependant
+from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -123,8 +123,7 @@ async def known_query(request: Request) -> None:
             raise InvalidRequest(name, "twice", "it once")
 
 
-@cache
 def _parameters(route: APIRoute) -> dict[str, bool]:
     """The names that a route's query may have, and whether several times."""
-    fields = get_flat_dependant(route.dependant).query_params
+    fields = get_flat_params(route.dependant)
     return {field.alias: "list" in str(field.field_info.annotation) for field in fields}

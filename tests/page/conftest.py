@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from broker.http.settings import HttpSettings
 from tests.page import CHROMIUM, FLAGS
+from tests.page.seeing import Tabs, live
 from tests.page.serving import Served
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ BROWSER = (
     "test_many.py", "test_pictures.py", "test_views.py",
 )  # fmt: skip
 collect_ignore = [] if CHROMIUM else list(BROWSER)
-
-_SECONDS = 20_000
-_WATCH = """
-window.refused = [];
-document.addEventListener("securitypolicyviolation", (event) => window.refused.push(`${event.violatedDirective} ${event.blockedURI}`));
-"""
-
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
@@ -62,39 +55,6 @@ def served(serve: Callable[..., Served]) -> Served:
     return serve()
 
 
-@dataclass
-class Tabs:
-    """Pages in a browser of their own; what went wrong in any of them fails the test."""
-
-    browser: Browser
-    pages: list[Page] = field(default_factory=list)
-    wrongs: list[str] = field(default_factory=list)
-    allowed: list[str] = field(default_factory=list)
-
-    def open(self, url: str, **options: Any) -> Page:
-        """A page, loaded; options are those of Playwright's ``new_context``."""
-        context = self.browser.new_context(**({"reduced_motion": "reduce"} | options))
-        context.set_default_timeout(_SECONDS)
-        page = context.new_page()
-        page.add_init_script(_WATCH)
-        page.on("pageerror", lambda error: self.wrongs.append(f"error: {error}"))
-        page.on("console", lambda said: said.type == "error" and self.wrongs.append(f"console: {said.text}"))
-        self.pages.append(page)
-        page.goto(url)
-        return page
-
-    def allow(self, *parts: str) -> None:
-        """Words on the console with one of these in them are meant to come: a browser tells each refused request."""
-        self.allowed += parts
-
-    def check(self) -> None:
-        """That nothing went wrong: no error of a script, nothing that the policy refused, no canary that ran."""
-        for page in self.pages:
-            self.wrongs += [f"policy: {one}" for one in page.evaluate("window.refused")]
-            self.wrongs += ["the canary ran"] if page.evaluate("'canary' in window") else []
-        assert [one for one in self.wrongs if not any(part in one for part in self.allowed)] == []
-
-
 @pytest.fixture
 def tabs(chromium: Browser) -> Iterator[Tabs]:
     """Opens pages: ``tabs.open(url, color_scheme="dark")``."""
@@ -113,18 +73,6 @@ def page(tabs: Tabs, served: Served) -> Page:
     opened = tabs.open(served.url)
     live(opened)
     return opened
-
-
-def live(page: Page) -> None:
-    """Returns once the page says that it is live."""
-    from playwright.sync_api import expect
-
-    expect(page.locator("#link")).to_have_attribute("data-word", "live", timeout=_SECONDS)
-
-
-def row(page: Page, words: str) -> Any:
-    """The row of a list in which these words stand."""
-    return page.get_by_role("row").filter(has_text=words)
 
 
 @pytest.fixture

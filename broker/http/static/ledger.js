@@ -76,7 +76,7 @@ export class Ledger {
   }
 
   note(event) {
-    if (this.add(event)) this.onChange({ journal: "all", event });
+    if (this.add(event)) this.onChange({ journal: "all" });
   }
 
   /** Keep an event, unless it was told before: after a reconnect the last ones may come again. */

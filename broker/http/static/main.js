@@ -113,7 +113,7 @@ class App {
   tick() {
     if (document.hidden) return;
     this.status.update();
-    if (this.view in LISTS) this.tables.get(this.view).rows.refresh();
+    if (Object.hasOwn(LISTS, this.view)) this.tables.get(this.view).rows.refresh();
     this.detail?.update();
   }
 
@@ -122,7 +122,7 @@ class App {
   go({ view, id, params }) {
     this.detail?.close();
     this.detail = null;
-    const [tab, Detail] = DETAILS[view] ?? [view in LISTS ? view : "cards", null];
+    const [tab, Detail] = Object.hasOwn(DETAILS, view) ? DETAILS[view] : [Object.hasOwn(LISTS, view) ? view : "cards", null];
     this.view = Detail ? view : tab;
     for (const link of document.querySelectorAll("nav a")) attribute(link, "aria-current", link.dataset.view === tab ? "page" : null);
     if (Detail) this.open(new Detail(this, id));

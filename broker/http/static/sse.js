@@ -115,7 +115,11 @@ export class Stream {
     this.heard();
     const parser = new Parser((event) => {
       if (event.id) this.lastId = event.id;
-      this.on.event(event);
+      try {
+        this.on.event(event);
+      } catch (error) {
+        reportError(error); // a fault of the page's own is no fault of the connection
+      }
     });
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     this.open = true;

@@ -59,7 +59,7 @@ export class Table {
 
   sortBy(word) {
     // The same head again turns the order around.
-    this.sort.lastChild.value = this.params.sort === word && `-${word}` in this.spec.sorts ? `-${word}` : word;
+    this.sort.lastChild.value = this.params.sort === word && Object.hasOwn(this.spec.sorts, `-${word}`) ? `-${word}` : word;
     this.changed();
   }
 
@@ -74,7 +74,7 @@ export class Table {
 
   /** Take what the address says: search, filter and order. */
   take({ q = "", show = "", sort = "" }) {
-    this.params = { q, show: show in this.spec.shows ? show : "", sort: sort in this.spec.sorts ? sort : this.standard("sort") };
+    this.params = { q, show: Object.hasOwn(this.spec.shows, show) ? show : "", sort: Object.hasOwn(this.spec.sorts, sort) ? sort : this.standard("sort") };
     if (this.search.value !== q) this.search.value = q;
     this.show.lastChild.value = this.params.show;
     this.sort.lastChild.value = this.params.sort;
@@ -171,7 +171,7 @@ export class Table {
   walk(event) {
     const at = this.rows.at(event.target);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
-    if (at < 0 || !(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (at < 0 || !Object.hasOwn(steps, event.key) || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     const last = this.rows.items.length - 1;
     this.rows.focus(Math.max(0, Math.min(last, at + steps[event.key])));
