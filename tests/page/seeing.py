@@ -46,7 +46,8 @@ class Tabs:
         for page in self.pages:
             self.wrongs += [f"policy: {one}" for one in page.evaluate("window.refused")]
             self.wrongs += ["the canary ran"] if page.evaluate("'canary' in window") else []
-        assert [one for one in self.wrongs if not any(part in one for part in self.allowed)] == []
+        wrongs = [one for one in self.wrongs if not any(part in one for part in self.allowed)]
+        assert not wrongs, wrongs
 
 
 def live(page: Page) -> None:

@@ -67,7 +67,7 @@ def test_a_token_that_was_taken_away_ends_the_view(tabs: Tabs, serve: Serve, car
     expect(page.get_by_text("studio-1")).to_have_count(0)
 
 
-@pytest.mark.parametrize("token", ["viewer:", "äöü-äöü-äöü-äöü", "a b", "\u0000x"])
+@pytest.mark.parametrize("token", ["viewer:", "äöü-äöü-äöü-äöü", "a b", "日本-日本-日本-日本"])
 def test_what_is_no_token_is_refused_in_words(tabs: Tabs, serve: Serve, token: str) -> None:
     page = tabs.open(serve(tokens=TOKENS).url)
     page.get_by_label("Token").fill(token)

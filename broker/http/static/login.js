@@ -23,8 +23,15 @@ function askToken(place, told) {
   return new Promise((resolve) => {
     const input = el("input", { id: "token", type: "password", required: true, autocomplete: "current-password", spellcheck: "false" });
     const problem = el("p", { class: "problem", role: "alert" });
-    const form = el("form", { onsubmit: (event) => (event.preventDefault(), resolve(input.value.trim())) },
-      el("h2", {}, "Log in"), el("p", {}, "This server wants a token. It is kept in this tab only, until it is closed."),
+    const take = (event) => {
+      event.preventDefault();
+      const token = input.value.trim();
+      // What no header can carry cannot be asked about.
+      if (/^[\x21-\x7e\x80-\xff]+$/.test(token)) resolve(token);
+      else text(problem, "That is no token: it has blanks, or signs that no token has.");
+    };
+    const form = el("form", { onsubmit: take },
+      el("h1", {}, "Log in"), el("p", {}, "This server wants a token. It is kept in this tab only, until it is closed."),
       el("label", { for: "token" }, "Token"), input, problem, el("div", { class: "buttons" }, el("button", { type: "submit", class: "primary" }, "Log in")));
     fill(place, form);
     place.hidden = false;

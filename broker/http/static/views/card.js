@@ -47,6 +47,10 @@ export class CardView {
       section("What happened", this.happened.element),
       el("details", {}, el("summary", {}, "Settings of this card"), this.settings.element));
     this.update();
+  }
+
+  look() {
+    this.looking = true;
     this.read();
     this.timer = setInterval(() => this.readAgain(), READ_AGAIN_MS);
   }
@@ -92,6 +96,7 @@ export class CardView {
     const card = (this.card = ledger.gpus.get(this.uuid) ?? this.card);
     const now = ledger.now();
     text(this.title, cardName(ledger, this.uuid));
+    if (card && !this.looking) this.look(); // at once, or when it comes
     if (!card) return text(this.why, "The pool knows no such card.");
     const memory = memoryOf(card);
     const gone = !ledger.gpus.has(this.uuid);
