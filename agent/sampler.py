@@ -115,7 +115,8 @@ class Sampler:
         read_at, began = self._publisher.now(), time.time()
         self._away = False
         if not self._watching():
-            return self._publish_unwatched(read_at)
+            self._publish_unwatched(read_at)
+            return
         readings, why = self._read()
         if self._witness is not None:
             self._witness(began, readings, why)
@@ -124,7 +125,8 @@ class Sampler:
         self._view([reading.uuid for reading in readings])
         pool = self._limits(None)
         if not pool.monitoring:  # just now: what was read is not told any more
-            return self._publish_unwatched(read_at)
+            self._publish_unwatched(read_at)
+            return
         said = self._host.vitals()
         state, state_reason = self._host.judge(said, pool, time.monotonic())
         held, lives = self._table.locate(self._held)

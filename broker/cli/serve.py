@@ -16,7 +16,7 @@ _DEFAULT_PORT = 8390
 @click.option("--port", type=click.IntRange(0, 65535), default=_DEFAULT_PORT, show_default=True, help="0: a free one.")
 @click.option(
     "--token-file", type=click.Path(dir_okay=False, path_type=Path),
-    help="Lines SCOPE:TOKEN, the scope viewer, operator or admin; read again when it changes. Or GPUBROKER_HTTP_TOKENS.",
+    help="Lines SCOPE:TOKEN, the scope viewer, operator or admin; read when it changes. Or GPUBROKER_HTTP_TOKENS.",
 )  # fmt: skip
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A certificate, PEM.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key, PEM.")

@@ -1,4 +1,4 @@
-"""A body as JSON that means one thing only: no NaN, no name twice, no number that another reader would read otherwise."""
+"""A body as JSON that means one thing only: no NaN, no name twice, no number that others read otherwise."""
 
 from __future__ import annotations
 

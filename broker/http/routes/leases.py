@@ -201,7 +201,8 @@ async def renew(parts: Parts, lease_id: LeasePath, body: Renew, idempotency_key:
     """One TTL from now. A holder who was asked to end it hears of that here."""
     told = await parts.broker.prolong(lease_id, body.token, body.ttl)
     return json_bytes(json.dumps({
-        "id": lease_id, "expires_at": told.expires_at, "revoke_at": told.revoke_at or None, "revoke_reason": told.reason,
+        "id": lease_id, "expires_at": told.expires_at, "revoke_at": told.revoke_at or None,
+        "revoke_reason": told.reason,
     }))  # fmt: skip
 
 
