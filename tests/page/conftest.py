@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +21,7 @@ BROWSER = (
     "test_many.py", "test_pictures.py", "test_views.py",
 )  # fmt: skip
 collect_ignore = [] if CHROMIUM else list(BROWSER)
+
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
@@ -56,8 +55,8 @@ def served(serve: Callable[..., Served]) -> Served:
 
 
 @pytest.fixture
-def tabs(chromium: Browser) -> Iterator[Tabs]:
-    """Opens pages: ``tabs.open(url, color_scheme="dark")``."""
+def tabs(chromium: Browser, serve: Callable[..., Served]) -> Iterator[Tabs]:
+    """Opens pages: ``tabs.open(url, color_scheme="dark")``. They are closed before the servers end."""
     opened = Tabs(chromium)
     yield opened
     try:
@@ -73,10 +72,3 @@ def page(tabs: Tabs, served: Served) -> Page:
     opened = tabs.open(served.url)
     live(opened)
     return opened
-
-
-@pytest.fixture
-def pictures() -> Path | None:
-    """Where pictures for the documentation go, if anybody wants them: GPUBROKER_PICTURES=docs/images."""
-    folder = os.environ.get("GPUBROKER_PICTURES")
-    return Path(folder) if folder else None

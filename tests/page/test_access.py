@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from broker import Broker, State
 from broker.units import GIB, MIB
-from tests.page.seeing import Tabs, go, live, row
+from tests.page.seeing import Tabs, live, row
 from tests.page.serving import Served
 from tests.page.test_live import queue
 
@@ -30,7 +30,15 @@ def busy(cards: Cards, broker: Broker) -> None:
     """A pool with something of everything, and with names as long as they may be."""
     cards("GPU-a", "GPU-b", host="studio-1", temperature_c=61, memory_used_bytes=3 * GIB, unmanaged_bytes=400 * MIB)
     hot = State.CRITICAL
-    cards("GPU-0f8b" * 15, host="studio-2", name="N" * 80, temperature_c=91, state=hot, job_state=hot, reason="91 °C " * 20)
+    cards(
+        "GPU-0f8b" * 15,
+        host="studio-2",
+        name="N" * 80,
+        temperature_c=91,
+        state=hot,
+        job_state=hot,
+        reason="91 °C " * 20,
+    )
     broker.acquire("5GiB", lease_id="enhance-1", owner="o" * 128, tenant="t" * 128, job_id="j" * 128)
     broker.acquire("5GiB", lease_id="L" * 128, ttl=600)
     queue(broker, "patient")
@@ -48,6 +56,7 @@ def test_no_view_is_wider_than_a_phone(tabs: Tabs, served: Served, busy: None, v
     assert page.evaluate(widest) <= PHONE["width"], wide_ones(page)
     # Nor is anything cut off at the side.
     assert wide_ones(page) == []
+    assert found(page) == []
 
 
 def wide_ones(page: Page) -> list[str]:
@@ -142,8 +151,9 @@ def test_a_list_is_a_table_to_a_screen_reader(page: Page, busy: None) -> None:
 
 
 def test_a_change_of_the_verdict_is_said_aloud_once_and_figures_are_not(page: Page, cards: Cards) -> None:
-    page.evaluate("""() => { window.said = []; new MutationObserver(() => window.said.push(document.getElementById('spoken').textContent))
-        .observe(document.getElementById('spoken'), {childList: true, characterData: true, subtree: true}); }""")
+    page.evaluate("""() => { const spoken = document.getElementById('spoken'); window.said = [];
+        new MutationObserver(() => window.said.push(spoken.textContent))
+            .observe(spoken, {childList: true, characterData: true, subtree: true}); }""")
     cards("GPU-a", temperature_c=50)
     expect(page.locator("#headline")).to_have_text("All is well")
     for degrees in (51, 52):
@@ -154,6 +164,7 @@ def test_a_change_of_the_verdict_is_said_aloud_once_and_figures_are_not(page: Pa
 
 def test_no_sign_is_a_colour_alone(page: Page, busy: None) -> None:
     expect(row(page, "studio-2 · 0")).to_contain_text("CRITICAL")
-    signs = page.evaluate("[...document.querySelectorAll('.state')].map((one) => [one.dataset.state, one.querySelector('use').getAttribute('href')])")
+    signs = page.evaluate("""[...document.querySelectorAll('.state')].map(
+        (one) => [one.dataset.state, one.querySelector('use').getAttribute('href')])""")
     assert {sign for state, sign in signs} == {f"#i-{state}" for state, _ in signs}
     assert len({sign for _, sign in signs}) == 2

@@ -53,7 +53,9 @@ def test_nothing_happens_to_who_thinks_again(page: Page, cards: Cards, broker: B
     assert not broker.gpus()[0].drained
 
 
-def test_a_refusal_is_told_in_the_question(page: Page, cards: Cards, broker: Broker, question: Locator, tabs: Tabs) -> None:
+def test_a_refusal_is_told_in_the_question(
+    page: Page, cards: Cards, broker: Broker, question: Locator, tabs: Tabs
+) -> None:
     tabs.allow("404")
     cards("GPU-a")
     lease = broker.acquire("2GiB", lease_id="job-7")
@@ -66,7 +68,9 @@ def test_a_refusal_is_told_in_the_question(page: Page, cards: Cards, broker: Bro
     expect(question).to_be_visible()
 
 
-def test_a_lease_is_revoked_with_a_grace_and_a_reason(page: Page, cards: Cards, broker: Broker, question: Locator) -> None:
+def test_a_lease_is_revoked_with_a_grace_and_a_reason(
+    page: Page, cards: Cards, broker: Broker, question: Locator
+) -> None:
     cards("GPU-a")
     broker.acquire("2GiB", lease_id="job-7", ttl=600)
     go(page, "leases")
@@ -105,7 +109,9 @@ def test_a_host_is_drained_and_opened_again(page: Page, cards: Cards, broker: Br
     expect(page.get_by_role("button", name="Drain host studio-1", exact=True)).to_be_visible()
 
 
-def test_settings_change_together_after_they_were_shown(page: Page, cards: Cards, broker: Broker, question: Locator) -> None:
+def test_settings_change_together_after_they_were_shown(
+    page: Page, cards: Cards, broker: Broker, question: Locator
+) -> None:
     cards("GPU-a", temperature_c=62)
     go(page, "settings")
     page.get_by_label("temp_optimal", exact=True).fill("60")
@@ -171,7 +177,9 @@ def test_a_viewer_sees_everything_and_can_do_nothing(
         go(page, view)
         expect(page.locator("#main")).not_to_be_empty()
         acts = page.get_by_role("button", name="rain").or_(page.get_by_role("button", name="Revoke"))
-        expect(acts.or_(page.get_by_role("button", name="Cancel")).or_(page.get_by_role("button", name="Change"))).to_have_count(0)
+        expect(
+            acts.or_(page.get_by_role("button", name="Cancel")).or_(page.get_by_role("button", name="Change"))
+        ).to_have_count(0)
     expect(page.locator("input[id^=set-]")).to_have_count(0)
 
 

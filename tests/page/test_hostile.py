@@ -32,10 +32,9 @@ def poisoned(broker: Broker, redis_url: str) -> Iterator[redis.Redis]:
     """A pool in which every text that is no number is the canary, written past all checks, as `redis-cli` can."""
     listed = (ListedProcess(4321, "99", GIB, CANARY, "job-7"),)
     publisher = Publisher(broker, "h1")
-    publisher.publish(
-        [report("GPU-a", name=CANARY, reason=CANARY, hardware={"driver": CANARY, "clock_reasons": CANARY}, listed=listed)],
-        600_000, host_report=HostReport(memory_bytes=GIB, cpus_milli=1000),
-    )  # fmt: skip
+    said = {"driver": CANARY, "clock_reasons": CANARY}
+    card = report("GPU-a", name=CANARY, reason=CANARY, hardware=said, listed=listed)
+    publisher.publish([card], 600_000, host_report=HostReport(memory_bytes=GIB, cpus_milli=1000))
     broker.acquire("5GiB", lease_id="job-7")
     queue(broker, "patient")
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
@@ -44,10 +43,23 @@ def poisoned(broker: Broker, redis_url: str) -> Iterator[redis.Redis]:
         client.hset(f"{ROOT}host:h1", mapping=dict.fromkeys(("reason", "labels", "source", "state"), CANARY))
         lease = ("owner", "tenant", "job_id", "function", "state", "revoke_reason", "pid_started")
         client.hset(f"{ROOT}lease:job-7", mapping=dict.fromkeys(lease, CANARY) | {"revoke_at": "9999999999999"})
-        waiter = ("owner", "tenant", "job_id", "function", "labels", "host", "gpu", "placement", "reserved_gpus", "grows")
+        waiter = (
+            "owner",
+            "tenant",
+            "job_id",
+            "function",
+            "labels",
+            "host",
+            "gpu",
+            "placement",
+            "reserved_gpus",
+            "grows",
+        )
         client.hset(f"{ROOT}waiter:patient", mapping=dict.fromkeys(waiter, CANARY))
         poison_names(client)
-        client.xadd(f"{ROOT}events", {"seq": "9000", "kind": CANARY, "at": "1", CANARY: CANARY, "gpu": "GPU-a", "id": "job-7"})
+        client.xadd(
+            f"{ROOT}events", {"seq": "9000", "kind": CANARY, "at": "1", CANARY: CANARY, "gpu": "GPU-a", "id": "job-7"}
+        )
         yield client
         client.flushall()  # no lawful pool: nothing to check afterwards
 
@@ -55,7 +67,9 @@ def poisoned(broker: Broker, redis_url: str) -> Iterator[redis.Redis]:
 def poison_names(client: redis.Redis) -> None:
     """A card, a host, a lease and a waiter whose very names are the canary."""
     for of, name, ids in (("gpu", "GPU-a", "gpus"), ("host", "h1", "hosts")):
-        client.hset(f"{ROOT}{of}:{CANARY}", mapping=client.hgetall(f"{ROOT}{of}:{name}") | {"uuid": CANARY, "host": CANARY})
+        client.hset(
+            f"{ROOT}{of}:{CANARY}", mapping=client.hgetall(f"{ROOT}{of}:{name}") | {"uuid": CANARY, "host": CANARY}
+        )
         client.sadd(f"{ROOT}{ids}", CANARY)
     for of, name, ids in (("lease", "job-7", "leases"), ("waiter", "patient", "waiters")):
         changed = {"id": CANARY, "gpu_uuids": CANARY, "host": CANARY}
@@ -124,7 +138,9 @@ def test_the_verdict_and_the_title_are_text(page: Page) -> None:
     assert "<" not in page.title()
 
 
-@pytest.mark.parametrize("place", ["card/{}", "lease/{}", "waiter/{}", "cards?q={}", "cards?show={}", "{}", "journal?sort={}"])
+@pytest.mark.parametrize(
+    "place", ["card/{}", "lease/{}", "waiter/{}", "cards?q={}", "cards?show={}", "{}", "journal?sort={}"]
+)
 def test_an_address_cannot_smuggle_it_in(page: Page, place: str) -> None:
     for written in (quote(CANARY, safe=""), CANARY, "%", "__proto__", "constructor"):
         go(page, place.format(written))
@@ -151,5 +167,3 @@ def test_no_policy_is_needed_to_stop_it_but_there_is_one(page: Page, served: Ser
     assert page.evaluate("window.refused.length") == 1
     assert not page.evaluate("'canary' in window")
     page.evaluate("window.refused = []")
-
-

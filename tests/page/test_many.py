@@ -29,10 +29,14 @@ def reports(host: int, degrees: int) -> list[GpuReport]:
     """A host's cards, each with a UUID of its own as NVML gives them."""
     return [
         report(
-            f"GPU-{host:08x}-{card:04x}-4d5e-8f90-{host * 7919 + card:012x}", card, temperature_c=degrees + card,
-            memory_used_bytes=(1 + card % 4) * GIB, unmanaged_bytes=(card % 3) * GIB // 4, utilization_percent=card * 5,
+            f"GPU-{host:08x}-{card:04x}-4d5e-8f90-{host * 7919 + card:012x}",
+            card,
+            temperature_c=degrees + card,
+            memory_used_bytes=(1 + card % 4) * GIB,
+            unmanaged_bytes=(card % 3) * GIB // 4,
+            utilization_percent=card * 5,
             power_mw=100_000 + card * 977,
-        )  # fmt: skip
+        )
         for card in range(EACH)
     ]
 

@@ -44,6 +44,7 @@ export class Ledger {
       const listed = Array.isArray(data[noun]) ? data[noun] : Object.values(data[noun] ?? {});
       this[noun] = new Map(listed.map((record) => [record[key], record]));
     }
+    this.toldJournal = Array.isArray(data.journal);
     for (const event of data.journal ?? []) this.add(event);
     if (data.config) this.setConfig(data.config);
     this.onChange({ gpus: "all", hosts: "all", leases: "all", waiters: "all", journal: "all" });
@@ -79,18 +80,33 @@ export class Ledger {
     if (this.add(event)) this.onChange({ journal: "all" });
   }
 
-  /** Keep an event, unless it was told before: after a reconnect the last ones may come again. */
+  /** Take what the journal said before, or meanwhile. */
+  noteAll(events) {
+    for (const event of events) {
+      if (event.kind === "gap" && !event.fields) this.gap(event);
+      else this.add(event);
+    }
+    this.onChange({ journal: "all" });
+  }
+
+  /** Keep an event in its place, unless it was told before: after a reconnect the last ones may come again. */
   add(event) {
-    const last = this.journal.at(-1);
-    if (last && event.seq !== null && event.seq <= last.seq && event.at <= last.at) return false;
-    this.journal.push(event);
+    let at = this.journal.length;
+    while (at > 0 && later(this.journal[at - 1], event)) at--;
+    if (this.journal[at - 1]?.stream_id === event.stream_id) return false;
+    this.journal.splice(at, 0, event);
     if (this.journal.length > JOURNAL_MOST) this.journal.splice(0, this.journal.length - JOURNAL_MOST);
     return true;
   }
 
   gap(data) {
-    const at = this.now();
-    this.note({ stream_id: `gap-${at}`, seq: null, kind: "gap", at, fields: { detail: data?.detail ?? "" } });
+    const after = data.after ?? this.lastEventId();
+    this.note({ stream_id: `${after}-gap`, seq: null, kind: "gap", at: this.now(), fields: { missed: String(data.missed ?? "unknown"), after: String(after) } });
+  }
+
+  /** Up to where the journal is known; "" at first. */
+  lastEventId() {
+    return this.journal.findLast((event) => event.seq !== null)?.stream_id ?? "";
   }
 
   // -- the configuration, as far as rows are drawn by it --------------------------------------------------------------
@@ -122,6 +138,12 @@ export class Ledger {
   cardsOf(host) {
     return [...this.gpus.values()].filter((card) => card.host === host);
   }
+}
+
+/** Whether one event stands behind another in the journal: ids are milliseconds and a number. */
+function later(one, other) {
+  const [a, b] = [one, other].map((event) => String(event.stream_id).split("-").map(Number));
+  return a[0] - b[0] > 0 || (a[0] === b[0] && a[1] > b[1]);
 }
 
 /** The cards of a lease. */

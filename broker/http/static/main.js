@@ -4,6 +4,7 @@ import { Actions } from "./actions.js";
 import { Api } from "./api.js";
 import { Confirm } from "./dialog.js";
 import { attribute, el, fill, text } from "./dom.js";
+import { earlier } from "./earlier.js";
 import { Ledger } from "./ledger.js";
 import { showMe, whoAmI } from "./login.js";
 import { Router } from "./router.js";
@@ -67,7 +68,17 @@ class App {
     if (event.event === "snapshot") this.link.away = false;
     this.ledger.take(event);
     if (event.event === "snapshot") this.linked(this.link);
+    if (event.event === "snapshot" && !this.ledger.toldJournal) this.readJournal();
     if (this.ledger.changesConfig(event)) this.readConfig();
+  }
+
+  /** What the journal said before this page was opened, or while it was away. */
+  async readJournal() {
+    try {
+      this.ledger.noteAll(await earlier(this.api, this.ledger.lastEventId(), this.ledger.now()));
+    } catch {
+      // The next snapshot asks again.
+    }
   }
 
   /** The thresholds that rows are drawn by, where the stream does not tell them. */
