@@ -76,7 +76,7 @@ export class Plots {
     const times = (_, splits) => splits.map((at) => clock(at * 1000, at * 1000));
     return new this.uPlot({
       width: figure.canvas.clientWidth || 300, height: 150, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
-      scales: { y: { range } }, axes: [{ ...axis, space: 80, size: 26, values: times }, { ...axis, size: 36, space: 28 }],
+      scales: { x: { range: span }, y: { range } }, axes: [{ ...axis, space: 80, size: 26, values: times }, { ...axis, size: 36, space: 28 }],
       series: [{}, ...series],
       hooks: { ...hooks, setCursor: [(plot) => text(figure.at, told(plot, series))] },
     }, data, figure.canvas);
@@ -129,6 +129,12 @@ function say({ canvas, label }, name, samples, words) {
     ? `${label}: ${words(values.at(-1))} now, from ${words(Math.min(...values))} to ${words(Math.max(...values))} in ${samples.length} samples`
     : `${label}: not known`;
   canvas.setAttribute("aria-label", line);
+}
+
+/** At least a minute, so that the first samples of a card stand somewhere. */
+function span(_, first, last) {
+  const end = last ?? Date.now() / 1000;
+  return [Math.min(first ?? end, end - 60), end];
 }
 
 function told(plot, series) {

@@ -17,6 +17,7 @@ export class Table {
     this.now = now;
     this.onParams = onParams;
     this.items = [];
+    this.known = new Set();
     this.params = { q: "", show: "", sort: "" };
     this.orderedAt = 0;
     this.element = el("div", { class: "listing" }, this.toolbar(), this.table());
@@ -92,14 +93,17 @@ export class Table {
 
   /** Show what the ledger says now. `keys` are those that changed, or "all". */
   update(items, keys) {
-    const same = items.length === this.items.length && keys !== "all";
+    const known = new Set(items.map(this.spec.key));
+    const same = keys !== "all" && known.size === this.known.size && [...known].every((key) => this.known.has(key));
     this.items = items;
+    this.known = known;
     if (!same || this.mayReorder()) this.order();
     this.rows.refresh(keys);
   }
 
   mayReorder() {
-    const busy = this.body.contains(document.activeElement) || this.body.matches(":hover");
+    const pointed = matchMedia("(hover: hover)").matches && this.body.matches(":hover");
+    const busy = pointed || this.body.contains(document.activeElement);
     return !busy && performance.now() - this.orderedAt > REORDER_MS;
   }
 

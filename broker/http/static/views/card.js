@@ -125,8 +125,12 @@ function factsOf(card, memory, now) {
     ["total", size(memory.total)], ["budget", `${size(card.budget_bytes)} may be leased`], ["leased", size(memory.leased)], ["free", size(memory.free)],
     ["used", `${size(memory.used)}, as NVML sees it`], ["unmanaged", size(memory.unmanaged)], ["reserved", size(memory.reserved)],
     ["load", plain(card.utilization_percent, " %")], ["power", known(card.power_mw) ? `${(card.power_mw / 1000).toFixed(0)} W` : "–"],
-    ["speed", `${plain(card.job_speed)} for jobs (${card.job_state}), ${plain(card.speed)} with memory`], ["sampled", `${duration(now - card.sampled_at)} ago`],
+    ["job speed", `${speed(card.job_speed)}: ${card.job_state} by temperature and health`], ["with its memory", `${speed(card.speed)}: ${card.state}`], ["sampled", `${duration(now - card.sampled_at)} ago`],
   ];
   if (card.reserved_for) pairs.push(["kept for", card.reserved_for]);
   return pairs;
+}
+
+function speed(value) {
+  return known(value) ? Number(value).toFixed(1) : "–";
 }
