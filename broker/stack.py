@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _RESTART_SECONDS = (0.5, 30.0)  # first pause before a restart, and the longest
 _STEADY_SECONDS = 10.0  # a child that lived this long starts again from the first pause
 _EVENT_BLOCK_MS = 200
+_SERVE_SECONDS = 30.0
+#: What `gpubroker serve` says when it listens.
+_PAGE = re.compile(rb"^page     (https?://\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ class Stack:
         self._restart = restart
         #: Whether it goes on when its block or its process ends.
         self.keeps = keep
+        #: Where the page is, once it is served.
+        self.page = ""
         self._broker: Broker | None = None
 
     @property
@@ -146,6 +152,30 @@ class Stack:
             return _verb(["worker", *named, "--name", own, *_option("--host", host), *options])
 
         return self._add(name, command, 2, _host(host))
+
+    def serve(self, port: int = 0) -> str:
+        """Start the HTTP face on this machine alone; returns the page's address.
+
+        Raises:
+            BrokerError: it ended, or did not listen within 30 seconds.
+        """
+        log = self.folder / "logs" / "serve.log"
+        before = log.stat().st_size if log.exists() else 0
+
+        def command(starts: int) -> list[str]:
+            # Where it was served once, it is served again.
+            own = self.page.rstrip("/").rpartition(":")[2] or str(port)
+            return _verb(["serve", "--port", own])
+
+        child = self._add("serve", command, 1, {})
+        deadline = time.monotonic() + _SERVE_SECONDS
+        while not (found := _PAGE.search(log.read_bytes()[before:])):
+            for ended in self.check(0.05):
+                raise BrokerError(f"the page cannot be served: {ended}")
+            if time.monotonic() > deadline:
+                raise BrokerError(f"the page was not served within {_SERVE_SECONDS:g} s; see {child.log}")
+        self.page = found[1].decode("ascii")
+        return self.page
 
     def add(
         self, name: str, command: Sequence[str], *, stage: int = 2, environment: Mapping[str, str] | None = None

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import FastAPI
-from starlette.responses import FileResponse, Response
+from fastapi import FastAPI, Request
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from broker.http import problems
+from broker.http import openapi, problems, reference
 from broker.http.auth import Tokens
 from broker.http.gate import Gate
 from broker.http.idempotency import Idempotency
@@ -19,6 +19,7 @@ from broker.http.routes import config, gpus, leases, marks, metrics, pool, probe
 from broker.http.serving import Serving
 from broker.http.settings import HttpSettings
 
+PARTS = tuple(part.routes for part in (gpus, leases, waiters, config, marks, pool, streams, metrics, probes))
 STATIC = Path(__file__).with_name("static")
 _ABOUT = """Leases of GPU memory, for who does not speak Python or Redis. Names, units and meanings are those of the
 `gpubroker` command: bytes, seconds in requests, and milliseconds of Redis's clock in answers. Refusals are
@@ -44,9 +45,11 @@ def create_app(settings: HttpSettings) -> FastAPI:
     )  # fmt: skip
     app.state.serving = serving
     problems.install(app)
-    for part in (gpus, leases, waiters, config, marks, pool, streams, metrics, probes):
-        app.include_router(part.routes)
+    for part in PARTS:
+        app.include_router(part)
+    openapi.install(app, PARTS)
     app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/docs", _reference, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Idempotency, broker=serving.broker)
     app.add_middleware(Gate, settings=settings, tokens=tokens)
@@ -55,3 +58,7 @@ def create_app(settings: HttpSettings) -> FastAPI:
 
 async def _page() -> Response:
     return FileResponse(STATIC / "index.html", media_type="text/html; charset=utf-8")
+
+
+async def _reference(request: Request) -> Response:
+    return HTMLResponse(reference.page(request.app.openapi()))

@@ -172,6 +172,8 @@ def _start(run: Run, screen: Screen) -> None:
         return len(lending) == 2 * len(_HOSTS) and Worker.count(connection=run.queue.connection) == len(names)
 
     run.stack.wait_ready(ready, _READY_SECONDS, "the three hosts")
+    if run.stack.keeps:
+        screen.say(f"page {run.stack.serve()}")
     run.started = time.monotonic()
 
 
@@ -253,6 +255,7 @@ def _leave_running(stack: Stack) -> None:
     pids = [child.pid for child in stack.children.values() if child.process is not None]
     listed = stack.folder / "pids"
     listed.write_text("\n".join(str(pid) for pid in [*pids, stack.server.pid]) + "\n", encoding="ascii")
+    click.echo(f"\nThe page: {stack.page}")
     click.echo(f"\nEverything is still running. To end it:\n  xargs kill < {listed}")
 
 

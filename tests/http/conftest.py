@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from broker.http.app import create_app
 from broker.http.server import Server
@@ -47,12 +48,17 @@ Serve = Callable[..., Served]
 
 
 @contextlib.contextmanager
-def serving(settings: HttpSettings) -> Iterator[Served]:
-    """A server in a thread of its own, told to end at the end."""
+def serving(settings: HttpSettings, around: Callable[[ASGIApp], ASGIApp] | None = None) -> Iterator[Served]:
+    """A server in a thread of its own, told to end at the end. ``around`` sees all that comes and goes."""
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings)
     config = uvicorn.Config(
-        app, log_level="warning", proxy_headers=False, ws="none", access_log=False, timeout_graceful_shutdown=5
+        around(app) if around else app,
+        log_level="warning",
+        proxy_headers=False,
+        ws="none",
+        access_log=False,
+        timeout_graceful_shutdown=5,
     )
     ready = threading.Event()
     server = Server(config, app.state.serving.closing, lambda line: ready.set())

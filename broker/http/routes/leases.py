@@ -128,6 +128,7 @@ async def allocate(
     if wanted["lease_id"] is None and idempotency_key:
         wanted["lease_id"] = name_of(asks, idempotency_key)
     wanted["owner"] = wanted["owner"] or _owner(request)
+    wanted["wait"] = min(body.wait, parts.settings.limits.wait_seconds)
     memory = wanted.pop("memory")
     if body.wait:
         with parts.waiting.seat(asks.key):
@@ -215,8 +216,8 @@ async def resize(
 ) -> Response:
     """Shrinking is done at once; growing may wait for room, in the lease's own priority."""
     with parts.waiting.seat(asks.key):
-        asking = parts.broker.resize(lease_id, body.token, body.memory, body.wait)
-        has = await unless_gone(request, asking)
+        wait = min(body.wait, parts.settings.limits.wait_seconds)
+        has = await unless_gone(request, parts.broker.resize(lease_id, body.token, body.memory, wait))
     parts.reader.touch()
     return json_bytes(json.dumps({"id": lease_id, "memory_bytes": has}))
 
