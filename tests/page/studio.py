@@ -27,9 +27,7 @@ def fill(broker: Broker) -> None:
             lend(broker)
         for host, publisher in publishers.items():
             at = now - (STEPS - step) * STEP_MS
-            publisher.publish(
-                reports(host, step), 600_000, read_at=at, host_report=vitals(host), verdicts=seen(broker, host, step)
-            )
+            publisher.publish(reports(host, step), 600_000, read_at=at, host_report=vitals(host))
     wait(broker)
     broker.drain(uuid("printshop", 0))
     for host, publisher in publishers.items():
@@ -118,8 +116,8 @@ def wait(broker: Broker) -> None:
     from broker import calls
 
     for name, memory, host in (
-        ("album-7", "8GiB", None),
-        ("enhance-420", "5GiB", None),
+        ("album-7", "10GiB", None),
+        ("enhance-420", "9GiB", None),
         ("score-421", "2x4GiB", "darkroom"),
     ):
         request = calls.ask(

@@ -42,6 +42,8 @@ def test_a_studio_at_work_can_be_pictured(tabs: Tabs, served: Served, broker: Br
         live(page)
         expect(page.locator("#headline")).to_have_text("Needs you")
         expect(page.locator("#main").locator(".row[data-key], .setting, .detail").first).to_be_visible()
+        if view == "cards":
+            expect(page.locator(".scale i:visible").first).to_be_visible()
         if view == CARD:
             expect(page.locator("#main canvas")).to_have_count(3)
             expect(page.locator(".trend")).to_contain_text("At ")

@@ -6,21 +6,21 @@ import { clock, gib, known } from "./format.js";
 const GIB = 2 ** 30;
 const LINES = [["temp_normal", "--look"], ["temp_throttle", "--bad"]];
 
-/** Three plots of one card, that go on with its samples: temperature, memory in use, load. */
+/** Three plots of one card, that go on with its samples: temperature, memory in use, load. `limits()` and `total()` tell what holds now. */
 export class Plots {
-  constructor(card, limits) {
+  constructor(limits, total) {
     this.limits = limits;
+    this.total = total;
     this.samples = [];
     this.plots = [];
     this.figures = {
-      temperature: figure("Temperature", "°C"), memory: figure("Memory", "GiB"), load: figure("Load", "%"),
+      temperature: figure("Temperature", "°C", 210), memory: figure("Memory", "GiB"), load: figure("Load", "%"),
     };
     this.element = el("div", { class: "plots" }, ...Object.values(this.figures).map((one) => one.element));
     this.watch = new ResizeObserver(() => this.resize());
     this.theme = matchMedia("(prefers-color-scheme: dark)");
     this.redraw = () => this.draw();
     this.theme.addEventListener("change", this.redraw);
-    this.total = card?.memory_total_bytes;
   }
 
   async show(samples) {
@@ -60,7 +60,7 @@ export class Plots {
     const colour = (name) => style.getPropertyValue(name).trim();
     const line = (label, name, more = {}) => ({ label, stroke: colour(name), width: 1.5, points: { show: false }, ...more });
     const [temperature, memory, load] = this.data();
-    const top = known(this.total) ? this.total / GIB : null;
+    const top = known(this.total()) ? this.total() / GIB : null;
     this.plots = [
       this.plot(this.figures.temperature, temperature, [line("°C", "--bad")], (_, low, high) => [Math.min(low ?? 30, 30), Math.max(high ?? 90, 92)], this.thresholds(colour)),
       this.plot(this.figures.memory, memory, [line("used", "--leased", { fill: colour("--leased-soft") }), line("unmanaged", "--unmanaged", { dash: [4, 3] })], (_, low, high) => [0, top ?? Math.max(high ?? 1, 1)]),
@@ -75,7 +75,7 @@ export class Plots {
     const axis = { stroke: ink, font: "11px system-ui", grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1, size: 4 } };
     const times = (_, splits) => splits.map((at) => clock(at * 1000, at * 1000));
     return new this.uPlot({
-      width: figure.canvas.clientWidth || 300, height: 150, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
+      width: figure.canvas.clientWidth || 300, height: figure.height, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
       scales: { x: { range: span }, y: { range } }, axes: [{ ...axis, space: 80, size: 26, values: times }, { ...axis, size: 36, space: 28 }],
       series: [{}, ...series],
       hooks: { ...hooks, setCursor: [(plot) => text(figure.at, told(plot, series))] },
@@ -90,8 +90,9 @@ export class Plots {
         ctx.save();
         ctx.setLineDash([6, 4]);
         for (const [name, ink] of LINES) {
-          if (!known(this.limits?.[name])) continue;
-          const y = Math.round(plot.valToPos(this.limits[name], "y", true)) + 0.5;
+          const limit = this.limits()[name];
+          if (!known(limit)) continue;
+          const y = Math.round(plot.valToPos(limit, "y", true)) + 0.5;
           ctx.strokeStyle = colour(ink);
           ctx.beginPath();
           ctx.moveTo(bbox.left, y);
@@ -105,7 +106,7 @@ export class Plots {
 
   resize() {
     const all = Object.values(this.figures);
-    this.plots.forEach((plot, at) => plot.setSize({ width: all[at].canvas.clientWidth, height: 150 }));
+    this.plots.forEach((plot, at) => plot.setSize({ width: all[at].canvas.clientWidth, height: all[at].height }));
   }
 
   /** What the pictures show, for those who do not see them. */
@@ -116,11 +117,11 @@ export class Plots {
   }
 }
 
-function figure(label, unit) {
-  const canvas = el("div", { class: "canvas", role: "img", "aria-label": label });
+function figure(label, unit, height = 150) {
+  const canvas = el("div", { class: height > 150 ? "canvas tall" : "canvas", role: "img", "aria-label": label });
   const at = el("span", { class: "second" });
   const element = el("figure", {}, el("figcaption", {}, el("span", {}, `${label}, ${unit}`), at), canvas);
-  return { element, canvas, at, label };
+  return { element, canvas, at, label, height };
 }
 
 function say({ canvas, label }, name, samples, words) {

@@ -3,6 +3,8 @@
 import { count, duration, number, size } from "./format.js";
 import { cardsOfHosts, isSilent, lends } from "./words.js";
 
+/** From the worst; a note worries nobody. */
+const LEVELS = ["bad", "look", "note"];
 /** A wait that is longer is worth a look. */
 const LONG_WAIT_MS = 10 * 60_000;
 
@@ -13,6 +15,7 @@ const LONG_WAIT_MS = 10 * 60_000;
 export function verdict(ledger, link, now) {
   if (!link.live) return unknown(ledger, link);
   const findings = [...ofCards(ledger, now), ...ofHosts(ledger, now), ...ofLeases(ledger), ...ofWaiters(ledger, now)];
+  findings.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
   const level = findings.some((one) => one.level === "bad") ? "bad" : findings.some((one) => one.level === "look") ? "look" : "well";
   return { level, headline: headline(level, ledger, findings), findings };
 }

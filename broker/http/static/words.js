@@ -79,6 +79,7 @@ export function wanted(waiter) {
   const asks = waiter.asks || `${waiter.gpus ?? 1}x${waiter.memory_bytes}`;
   return String(asks).split(",").map((ask) => {
     const [bytes, cards] = ask.split("x").reverse();
+    if (!known(bytes)) return ask;
     return (cards && cards !== "1" ? `${cards}x` : "") + size(Number(bytes));
   }).join(" or ");
 }
@@ -99,10 +100,18 @@ export function holder(record) {
 
 const BYTES = /_bytes$/;
 
-/** An event's fields as [name, words] pairs: bytes as sizes, the rest as it stands. */
-export function eventWords(event) {
-  return Object.entries(event.fields ?? {}).map(([name, value]) =>
-    BYTES.test(name) && known(value) ? [name.replace(BYTES, ""), size(Number(value))] : [name, String(value)]);
+/** An event's fields as [name, words] pairs: cards by host and index, bytes as sizes, the rest as it stands. */
+export function eventWords(event, nameOf = (uuid) => uuid) {
+  const said = [];
+  for (const [name, raw] of Object.entries(event.fields ?? {})) {
+    const value = String(raw ?? "");
+    if (value === "" || name === "token") continue; // a token is its holder's secret
+    if (name === "gpu" || name === "gpu_uuids") said.push(["card", value.split(",").map(nameOf).join(", ")]);
+    else if (name === "asks") said.push([name, wanted({ asks: value })]);
+    else if (BYTES.test(name) && known(value)) said.push([name.replace(BYTES, ""), size(Number(value))]);
+    else said.push([name, value]);
+  }
+  return said;
 }
 
 /** How bad an event is, for its sign: "bad", "look" or "". */

@@ -31,7 +31,7 @@ export class CardView {
     this.hardware = facts();
     this.leases = plainTable("Leases on this card", ["Lease", "Holder", "State", "Claimed", "NVML sees", "Peak", "Age"], "No lease is on it.");
     this.processes = plainTable("Processes that NVML sees", ["Pid", "Program", "Memory", "Works under"], "NVML lists no process.");
-    this.plots = new Plots(this.card, app.ledger.configOf(uuid));
+    this.plots = new Plots(() => app.ledger.configOf(uuid), () => this.card?.memory_total_bytes);
     this.happened = happened(app, (event) => [event.fields.gpu, ...(event.fields.gpu_uuids ?? "").split(",")].includes(uuid));
     this.settings = new Settings(app, uuid);
     this.act = app.me.actions ? el("button", { type: "button", onclick: () => app.actions.drainCard(this.card) }) : null;

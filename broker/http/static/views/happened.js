@@ -3,6 +3,7 @@
 import { plainTable } from "../facts.js";
 import { clock } from "../format.js";
 import { eventWords } from "../words.js";
+import { cardName } from "./cards.js";
 
 const MOST = 20;
 
@@ -16,7 +17,7 @@ export function happened(app, about) {
         const event = app.ledger.journal[at];
         if (event.fields && about(event)) found.push(event);
       }
-      table.fill(found.map((event) => [clock(event.at, app.ledger.now()), event.kind, eventWords(event).map(([name, value]) => `${name} ${value}`).join(" · ")]));
+      table.fill(found.map((event) => [clock(event.at, app.ledger.now()), event.kind, eventWords(event, (uuid) => cardName(app.ledger, uuid)).map(([name, value]) => `${name} ${value}`).join(" · ")]));
     },
   };
 }

@@ -4,6 +4,7 @@ import { attribute, el, icon, setIcon, text } from "../dom.js";
 import { clock, iso } from "../format.js";
 import { Table } from "../table.js";
 import { eventLevel, eventWords } from "../words.js";
+import { cardName } from "./cards.js";
 
 const KINDS = {
   state: ["state", "warning", "xid", "short"],
@@ -19,7 +20,7 @@ export function journalTable(app) {
   const spec = {
     name: "event", label: "Journal", noun: "event", empty: "The journal is empty.",
     key: (event) => String(event.stream_id),
-    words: (event) => [event.kind, ...Object.values(event.fields ?? {})],
+    words: (event) => [event.kind, ...Object.values(event.fields ?? {}), ...eventWords(event, (uuid) => cardName(ledger, uuid)).map(([, value]) => value)],
     shows: {
       trouble: { label: "Trouble", test: (event) => eventLevel(event) !== "" }, state: kinds("state", "States of cards"), leases: kinds("leases", "Leases"),
       waiters: kinds("waiters", "Waiters"), operators: kinds("operators", "What operators did"), ledger: kinds("ledger", "Ledger and agents"),
@@ -34,7 +35,7 @@ export function journalTable(app) {
         },
       },
       { name: "kind", label: "Kind", make: () => el("span", { class: "kind" }, icon("event"), el("span")), fill: fillKind },
-      { name: "words", label: "What", fill: fillWords },
+      { name: "words", label: "What", fill: (cell, event) => fillWords(cell, eventWords(event, (uuid) => cardName(ledger, uuid))) },
     ],
   };
   return new Table(spec, () => ledger.now(), (params) => app.router.params("journal", params));
@@ -48,8 +49,7 @@ function fillKind(cell, event) {
 }
 
 /** Names small and quiet, values plain. */
-export function fillWords(cell, event) {
-  const parts = eventWords(event);
+function fillWords(cell, parts) {
   const said = parts.map(([name, value]) => `${name} ${value}`).join(" ");
   if (cell.said === said) return;
   cell.said = said;

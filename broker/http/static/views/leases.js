@@ -2,7 +2,7 @@
 
 import { fillUse, useBar } from "../bars.js";
 import { attribute, el, text } from "../dom.js";
-import { duration, known, number, size } from "../format.js";
+import { duration, gib, known, number } from "../format.js";
 import { uuids } from "../ledger.js";
 import { Table, twoLines, words } from "../table.js";
 import { asked, holder, leaseMarks, leaseNotes } from "../words.js";
@@ -39,7 +39,7 @@ export function leasesTable(app) {
         name: "memory", label: "Asked, used, peak", sort: "memory", make: () => el("div", { class: "lines" }, useBar(), el("span", { class: "second" })),
         fill: (cell, lease) => {
           fillUse(cell.firstChild.firstChild, lease.memory_bytes * uuids(lease).length, number(lease.used_bytes), number(lease.peak_bytes));
-          text(cell.firstChild.lastChild, `${asked(lease)} asked · ${size(lease.used_bytes)} used · ${size(lease.peak_bytes)} peak`);
+          text(cell.firstChild.lastChild, `${asked(lease)} asked · ${gib(lease.used_bytes)} used · ${gib(lease.peak_bytes)} peak`);
         },
       },
       words("age", "Age", (lease, now) => duration(now - lease.created_at), { num: true, sort: "age" }),

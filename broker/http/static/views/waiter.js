@@ -52,7 +52,7 @@ export class WaiterView {
     if (this.act) this.act.hidden = !there;
     if (!waiter) return this.facts.fill([["state", "it waits no longer, or never did"]]);
     return this.facts.fill([
-      ["place", there ? String(waiter.place ?? "–") : "it waits no longer"], ["wants", wanted(waiter)], ["where", where(waiter)], ["waited", duration(now - waiter.since)], ["gives up in", duration(waiter.deadline - now)],
+      ["place", there ? String(waiter.place ?? "–") : "it waits no longer"], ["wants", wanted(waiter)], ["where", where(waiter)], ["waited", duration(now - waiter.since)], ["dropped in", there ? `${duration(waiter.deadline - now)}, unless it gives a sign of life` : "–"],
       ["for", holder(waiter)], ["owner", waiter.owner], ["tenant", waiter.tenant], ["priority", String(waiter.priority)], ["passed by", String(waiter.bypassed ?? 0)], ["kept for it", waiter.reserved_gpus || "–"],
     ]);
   }

@@ -28,7 +28,7 @@ export function waitersTable(app) {
       twoLines("memory", "Wants", wanted, where, { sort: "memory" }),
       twoLines("tenant", "Tenant", (waiter) => String(waiter.tenant), (waiter) => `priority ${waiter.priority}`, { sort: "tenant" }),
       words("waited", "Waited", (waiter, now) => duration(now - waiter.since), { num: true, sort: "waited" }),
-      words("ends", "Gives up in", (waiter, now) => duration(waiter.deadline - now), { num: true }),
+      words("passed", "Passed by", (waiter) => String(waiter.bypassed ?? 0), { num: true }),
       words("note", "Kept for it", (waiter) => kept(ledger, waiter)),
       { name: "act", label: "Actions", silent: true, make: () => buttons(app), fill: fillButtons },
     ],
@@ -42,8 +42,7 @@ export function waiterHref(waiter) {
 
 function kept(ledger, waiter) {
   const cards = String(waiter.reserved_gpus ?? "").split(",").filter(Boolean).map((uuid) => cardName(ledger, uuid));
-  const passed = waiter.bypassed > 0 ? `passed by ${waiter.bypassed}` : "";
-  return [cards.join(", "), passed].filter(Boolean).join("; ") || "–";
+  return cards.join(", ") || "–";
 }
 
 function buttons(app) {
