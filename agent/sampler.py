@@ -19,7 +19,7 @@ from agent.processes import ProcessTable
 from agent.sources import NoGpuError, Reading, Source
 from broker import plans
 from broker.client import Broker
-from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
+from broker.errors import BrokerError, InvalidRequest, PoolAway, PoolUnavailable
 from broker.publish import HostTaken, Publisher
 from broker.thresholds import Thresholds
 from broker.units import MIB
@@ -28,6 +28,8 @@ from broker.values import GpuReport, HeldLease, HostReport, LeaseVerdict, Listed
 log = logging.getLogger("gpubroker.agent")
 
 _WITHOUT = "; `gpubroker agent --simulate 2x6GiB` shows how it works without"
+#: What cards say while the pool's setting ``monitoring`` is 0.
+UNWATCHED = "monitoring is stopped; `gpubroker config set monitoring=` starts it again"
 #: Hears of each look: when it began, what was read, and why nothing was.
 Witness = Callable[[float, Sequence[Reading], str], None]
 
@@ -59,7 +61,9 @@ class Sampler:
         self._limits_of: dict[str | None, Thresholds] = {}
         self._held: dict[str, list[HeldLease]] = {}
         self._resumed: set[str] = set()  # cards whose marks of before were looked up
+        self._last: dict[str, GpuReport] = {}  # what was told of each card
         self._away = False
+        self._asked = False  # whether the pool's configuration was ever read
         self._troubles: dict[str, str] = {}
 
     def run(self) -> None:
@@ -110,6 +114,9 @@ class Sampler:
         """
         read_at, began = self._publisher.now(), time.time()
         self._away = False
+        if not self._watching():
+            self._publish_unwatched(read_at)
+            return
         readings, why = self._read()
         if self._witness is not None:
             self._witness(began, readings, why)
@@ -117,6 +124,9 @@ class Sampler:
         # taken for a stranger's.
         self._view([reading.uuid for reading in readings])
         pool = self._limits(None)
+        if not pool.monitoring:  # just now: what was read is not told any more
+            self._publish_unwatched(read_at)
+            return
         said = self._host.vitals()
         state, state_reason = self._host.judge(said, pool, time.monotonic())
         held, lives = self._table.locate(self._held)
@@ -146,10 +156,44 @@ class Sampler:
             )
         finally:
             self._source.published({report.uuid: report.job_state for report, _ in judged})
+            self._last = {report.uuid: report for report, _ in judged}
+        self._note("monitoring", "")
         self._note("gpus", f"event=no_gpu reason={why!r}" if why else "")
         gpus = ",".join(refused)
         self._note("owner", f"event=gpu_refused gpus={gpus} reason='another host publishes them'" if gpus else "")
         self._policy.act(look, seen, self._limits, {r.uuid: f.why_restart for r, f in judged if f.restart})
+
+    def _watching(self) -> bool:
+        """Whether the pool wants its hardware read: asked before the first reading, and before each while it does not.
+
+        Raises:
+            PoolAway: nobody can tell, so nothing is read.
+        """
+        if not self._asked or not self._limits(None).monitoring:
+            self._view([])
+            if not self._asked:
+                raise PoolAway(
+                    f"the ledger has not told yet whether the cards of {self._publisher.host} are to be read"
+                )
+        return bool(self._limits(None).monitoring)
+
+    def _publish_unwatched(self, read_at: int | None) -> None:
+        """The agent lives and has not looked: no card lends on the strength of what was seen before."""
+        self._note("monitoring", "event=monitoring_stopped")
+        if not self._last and not self._away:
+            self._last = self._publisher.told()
+        reports = [
+            GpuReport(
+                last.uuid, last.index, last.name, State.UNAVAILABLE, State.UNAVAILABLE, UNWATCHED,
+                capability=last.capability, mig=last.mig, marks=last.marks,
+            )
+            for last in self._last.values()
+        ]  # fmt: skip
+        self._publisher.publish(
+            reports, max(1, round(self._limits(None).monitor_interval * 1000)), host_state="UNAVAILABLE",
+            host_reason=UNWATCHED, source=self._source.name, host_report=self._host_report, read_at=read_at,
+            away=self._away,
+        )  # fmt: skip
 
     def _read(self) -> tuple[list[Reading], str]:
         """The readings, or none and why."""
@@ -180,7 +224,7 @@ class Sampler:
             self._away = True
             log.debug("event=view_failed error=%r", str(error))
             return
-        self._held = held
+        self._held, self._asked = held, True
         self._take_config(stored, uuids)
         for uuid, (drained_by, why) in marks.items():
             self._judge.resume(uuid, drained_by, why)
@@ -232,6 +276,11 @@ class Sampler:
         self, reading: Reading, held: Mapping[str, Sequence[HeldLease]], around: Around
     ) -> tuple[GpuReport, Finding]:
         """The report; a reading that it cannot be made of is this card's trouble, not the others'."""
+        if not self._limits(reading.uuid).monitoring:  # of this one card, by somebody's own hand
+            state = State.UNAVAILABLE
+            return GpuReport(reading.uuid, reading.index, reading.name, state, state, UNWATCHED), Finding(
+                False, "", False, ()
+            )
         try:
             return self._judge.report(reading, held.get(reading.uuid, ()), self._limits(reading.uuid), around)
         except Exception as error:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from broker import sizes
-from broker.errors import BrokerError, InvalidRequest
+from broker.errors import BrokerError, InvalidRequest, NotInPool
 from broker.units import MAX_MEMORY_BYTES, MAX_SAFE_INTEGER, TIB, format_size, parse_seconds, parse_size
 
 #: A lease lives from a tenth of a second to a day before it must be renewed.
@@ -330,7 +330,7 @@ def retired(answer: str, host: str) -> None:
         BrokerError: there is no such host, or its agent is at work.
     """
     if answer == "unknown":
-        raise BrokerError(f"the pool knows no host {host}; see `gpubroker status`")
+        raise NotInPool(f"the pool knows no host {host}; see `gpubroker status`")
     if answer == "fresh":
         raise BrokerError(f"the agent of host {host} is at work; stop it, and the host leaves by itself")
 

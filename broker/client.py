@@ -17,6 +17,7 @@ from broker.errors import (
     InsufficientMemory,
     LeaseConflict,
     LeaseNotFound,
+    NotInPool,
     PoolAway,
     PoolUnavailable,
 )
@@ -351,7 +352,7 @@ class Broker(Views):
     def _mark(self, name: str, gpu: str | None, host: str | None) -> None:
         kind, what = calls.marked(gpu, host)
         if self.call(name, kind, what) == "unknown":
-            raise BrokerError(f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status`")
+            raise NotInPool(f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status`")
 
     def tenants(self) -> list[Tenant]:
         """Every tenant: quota, weight, what it holds, what it used lately and what each of its functions took."""

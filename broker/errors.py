@@ -54,6 +54,10 @@ class LeaseLost(BrokerError):
     """The lease was held and is no more: its time passed, it was revoked, or the ledger lost it."""
 
 
+class NotInPool(BrokerError):
+    """The pool knows no GPU or host of that name."""
+
+
 class PoolUnavailable(BrokerError):
     """Redis cannot be reached, is too old, or refuses to answer; the message says which URL was tried."""
 

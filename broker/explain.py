@@ -137,6 +137,13 @@ async def explain_async(broker: AsyncBroker, what: calls.Memory, **request: Any)
     return told if name is None else await _explained_async(broker, Inquiry(name, {}, named=True))
 
 
+async def explain_named_async(broker: AsyncBroker, name: str) -> Explanation:
+    """As ``explain_named``; a job of RQ's is found by its id too."""
+    told = await _explained_async(broker, Inquiry(name, {}, named=True))
+    job = await broker.run(plans.of_job(broker.keys, name)) if told.kind == "unknown" else None
+    return told if job is None else await _explained_async(broker, Inquiry(job, {}, named=True))
+
+
 async def _explained_async(broker: AsyncBroker, inquiry: Inquiry) -> Explanation:
     while (argv := inquiry.next_argv()) is not None:
         inquiry.take(await broker.call("explain", *argv))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.calls import check_name, check_whole
-from broker.errors import BrokerError, InvalidRequest
+from broker.errors import InvalidRequest, NotInPool
 from broker.sizes import Learned, RightSize, bucket_of, check_input_size, size_to_ask
 from broker.units import MAX_MEMORY_BYTES, parse_size
 from broker.values import HeldLease, ListedProcess, State, Throttle
@@ -166,7 +166,7 @@ def waiters(keys: Keys) -> Plan[list[Waiter]]:
     return [Waiter.from_hash(fields) for fields in (yield from _hashes([keys.waiter(i) for i in ids]))]
 
 
-def _as_seen_now(gpu: Gpu, now_ms: int) -> Gpu:
+def as_seen_now(gpu: Gpu, now_ms: int) -> Gpu:
     """The GPU as a grant would see it: a sample past its freshness is no news."""
     if gpu.fresh_until >= now_ms or gpu.state is State.UNAVAILABLE:
         return gpu
@@ -188,7 +188,7 @@ def gpus(keys: Keys) -> Plan[list[Gpu]]:
     uuids, now, offset = yield [("SMEMBERS", keys.gpus), ("TIME",), ("HGET", keys.ledger, "clock_offset_ms")]
     now_ms = _milliseconds(now) + int(offset or 0)
     found = yield from _hashes([keys.gpu(uuid) for uuid in uuids])
-    seen = [_as_seen_now(Gpu.from_hash(fields), now_ms) for fields in found]
+    seen = [as_seen_now(Gpu.from_hash(fields), now_ms) for fields in found]
     return sorted(seen, key=lambda gpu: (gpu.host, gpu.index, gpu.uuid))
 
 
@@ -199,7 +199,7 @@ def gpu(keys: Keys, uuid: str) -> Plan[Gpu | None]:
     fields, now, offset = yield [
         ("HGETALL", keys.gpu(check_name("gpu", uuid))), ("TIME",), ("HGET", keys.ledger, "clock_offset_ms"),
     ]  # fmt: skip
-    return _as_seen_now(Gpu.from_hash(fields), _milliseconds(now) + int(offset or 0)) if fields else None
+    return as_seen_now(Gpu.from_hash(fields), _milliseconds(now) + int(offset or 0)) if fields else None
 
 
 def hosts(keys: Keys) -> Plan[list[dict[str, str]]]:
@@ -269,7 +269,7 @@ def history(keys: Keys, uuid: str) -> Plan[list[Sample]]:
 
     (host,) = yield [("HGET", keys.gpu(check_name("gpu", uuid)), "host")]
     if not host:
-        raise BrokerError(f"the pool knows no GPU {uuid}; see `gpubroker status`")
+        raise NotInPool(f"the pool knows no GPU {uuid}; see `gpubroker status`")
     (entries,) = yield [("XRANGE", keys.metrics(host), "-", "+")]
     return [
         Sample.from_hash({"stream_id": stream_id, **fields}) for stream_id, fields in entries if fields["uuid"] == uuid

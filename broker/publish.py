@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from broker import plans
 from broker.calls import check_name, check_whole
 from broker.errors import BrokerError, InvalidRequest, PoolAway
-from broker.values import HostReport
+from broker.values import GpuReport, HostReport, State
 
 if TYPE_CHECKING:
     from broker.client import Broker
-    from broker.values import GpuReport, HeldLease, LeaseVerdict, ListedProcess
+    from broker.ledger.keys import Keys
+    from broker.values import HeldLease, LeaseVerdict, ListedProcess
 
 #: A host that tells nothing of itself.
 UNTOLD = HostReport()
@@ -81,6 +82,14 @@ class Publisher:
     def marks(self, uuids: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Who drained each of these GPUs, and the reason that stands in the ledger."""
         return self._broker.run(plans.marks(self._broker.keys, uuids))
+
+    def told(self) -> dict[str, GpuReport]:
+        """What stands in the ledger of this host's cards, as far as an agent needs it that may not look at them.
+
+        Raises:
+            PoolUnavailable: Redis cannot be reached.
+        """
+        return self._broker.run(_told(self._broker.keys, self.host))
 
     def revoke(self, lease: HeldLease, grace: float, reason: str) -> None:
         """Ask for the end of this very lease within ``grace`` seconds; one that is over already is left alone.
@@ -171,6 +180,25 @@ class Publisher:
     def leave(self) -> None:
         """Say goodbye: the host's GPUs lend nothing more, and are forgotten once no lease is on them."""
         self._broker.call("leave", self.host)
+
+
+def _told(keys: Keys, host: str) -> plans.Plan[dict[str, GpuReport]]:
+    (uuids,) = yield [("HGET", keys.host(host), "gpus")]
+    names = (uuids or "").split()
+    if not names:
+        return {}
+    rows = yield [
+        ("HMGET", keys.gpu(name), "host", "index", "name", "capability", "mig", "drained_by") for name in names
+    ]
+    state = State.UNAVAILABLE
+    return {
+        name: GpuReport(
+            name, int(index), title, state, state, "", capability=capability or "", mig=mig or "",
+            marks=tuple(mark for mark in ("health", "people") if mark in (drained_by or "").split(",")),
+        )
+        for name, (on, index, title, capability, mig, drained_by) in zip(names, rows, strict=True)
+        if on == host
+    }  # fmt: skip
 
 
 def _pairs(said: Mapping[str, int | str]) -> str:

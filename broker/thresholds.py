@@ -31,6 +31,7 @@ class Thresholds(BaseModel):
     )
     memory_reserve_mb: int = Field(512, ge=0, le=4 << 20, description="MiB of a card never lent")
     monitor_interval: float = Field(3.0, ge=0.05, le=3600, description="seconds between two samples")
+    monitoring: int = Field(1, ge=0, le=1, description="0: agents read no hardware, and their cards lend nothing")
     history_size: int = Field(200, ge=1, le=_COUNT_MAX, description="samples kept for each card")
     throttle_cooldown_seconds: float = Field(
         30.0, ge=0, le=86400, description="seconds in a better band before bettering"

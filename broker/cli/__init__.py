@@ -13,6 +13,7 @@ from broker.cli.options import URL_META
 #: Verb, where it is, and its line in ``gpubroker --help``.
 _VERBS = {
     "up": ("broker.cli.up:up", "A server, an agent and workers on this machine, until Ctrl-C."),
+    "serve": ("broker.cli.serve:serve", "The pool over HTTP: the page, and an API for programs."),
     "status": ("broker.cli.status:status", "The GPUs: temperature, memory, state, what is lent."),
     "hardware": ("broker.cli.hardware:hardware", "What cards say beside: limits, clocks, errors, links."),
     "processes": ("broker.cli.hosts:processes", "What runs on the GPUs, and under which lease."),

@@ -226,6 +226,10 @@ class Keys:
         """List on which an idle worker sleeps."""
         return self._at("wake_prefix", f"@{worker}")
 
+    def answer(self, digest: str) -> str:
+        """An answer that the HTTP face gave, by its ``Idempotency-Key``; kept for minutes. No script knows of it."""
+        return f"{self.root}answer:{digest}"
+
     def metrics(self, host: str) -> str:
         """Stream of one host's samples."""
         return self._at("metrics_prefix", host)

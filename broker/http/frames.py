@@ -1,0 +1,99 @@
+"""Server-sent events: frames that are made once for all streams, and the answer that sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+#: Seconds of silence after which a stream says that it lives, and that a client has to take a frame.
+BEAT_SECONDS, _SEND_SECONDS = 15.0, 30.0
+BEAT = b": beat\n\n"
+#: What a stream begins with: after how many ms its client comes back.
+RETRY = b"retry: 2000\n\n"
+_KEPT = 256
+
+
+def message(kind: str, data: str, stream_id: str = "") -> bytes:
+    """One event. JSON has no line break, so that ``data`` is one line."""
+    head = f"id: {stream_id}\n" if stream_id else ""
+    return f"{head}event: {kind}\ndata: {data}\n\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Some events as bytes, and their number: one more than the frame before."""
+
+    number: int
+    data: bytes
+
+
+class Ring:
+    """The last frames of a stream that many follow. Nothing is queued for anybody: each takes what is new to him."""
+
+    def __init__(self, kept: int = _KEPT) -> None:
+        """No frame yet."""
+        self._frames: deque[Frame] = deque(maxlen=kept)
+        self._grown = asyncio.Event()
+        self.last = 0
+
+    def add(self, data: bytes) -> None:
+        """Add a frame and wake all who follow."""
+        self.last += 1
+        self._frames.append(Frame(self.last, data))
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+    async def after(self, number: int) -> list[Frame] | None:
+        """The frames after that one, once there are any; ``None`` if some of them are not kept any more."""
+        while self.last <= number:
+            await self._grown.wait()
+        if self._frames[0].number > number + 1:
+            return None
+        return [frame for frame in self._frames if frame.number > number]
+
+
+class EventStream(Response):
+    """The answer: what ``chunks`` gives, until the client or the server goes."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], seat: AbstractContextManager[None], closing: asyncio.Event
+    ) -> None:
+        """``seat`` is held as long as the stream lasts; it ends when ``closing`` is set."""
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._chunks, self._seat, self._closing = chunks, seat, closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until one of the two has enough."""
+        with self._seat:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            tasks = [asyncio.create_task(one) for one in (self._pump(send), _gone(receive), self._wait_for_the_end())]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            if self._closing.is_set():
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _wait_for_the_end(self) -> None:
+        await self._closing.wait()
+
+    async def _pump(self, send: Send) -> None:
+        async for chunk in self._chunks:
+            async with asyncio.timeout(_SEND_SECONDS):  # who takes nothing is let go
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
