@@ -79,7 +79,7 @@ ROLES: dict[str, Role] = {
     ),
     "broker": Role(
         "serves HTTP and acts for operators: `gpubroker serve`, `drain`, `config set`, `doctor`",
-        f"{_GREETING} {_READ} {_SCRIPT} {_WAIT} {_LEARN} {_LEAVE} expire incr pttl scan ttl",
+        f"{_GREETING} {_READ} {_SCRIPT} {_WAIT} {_LEARN} {_LEAVE} scan",
         writes=("*",),
     ),
     "viewer": Role("reads the pool and changes nothing", f"{_GREETING} {_READ}", reads=("*",)),

@@ -38,6 +38,19 @@ SERVICES: dict[str, dict[str, Any]] = compose(FILLED)["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "gpubroker"}
 
 
+def _instructions() -> list[list[str]]:
+    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+    return [line.split(None, 1) for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _dockerfile() -> dict[str, list[str]]:
+    """The last stage: of each instruction its last words; of HEALTHCHECK the command."""
+    last = dict(_instructions())
+    found = {name: shlex.split(words) for name, words in last.items()}
+    check = last["HEALTHCHECK"].partition(" CMD ")[2]
+    return {**found, "HEALTHCHECK": [word.strip('", ') for word in check.strip("[]").split(",")]}
+
+
 def test_there_is_a_service_for_each_part_and_profiles_for_cards_and_monitoring() -> None:
     profiles = {name: tuple(service.get("profiles", ())) for name, service in SERVICES.items()}
     assert profiles == {
@@ -155,19 +168,6 @@ def test_compose_itself_reads_the_file(tmp_path: Path) -> None:
 
 
 # -- the Dockerfile ----------------------------------------------------------------------------------------------------
-
-
-def _instructions() -> list[list[str]]:
-    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
-    return [line.split(None, 1) for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def _dockerfile() -> dict[str, list[str]]:
-    """The last stage: of each instruction its last words; of HEALTHCHECK the command."""
-    last = dict(_instructions())
-    found = {name: shlex.split(words) for name, words in last.items()}
-    check = last["HEALTHCHECK"].partition(" CMD ")[2]
-    return {**found, "HEALTHCHECK": [word.strip('", ') for word in check.strip("[]").split(",")]}
 
 
 def test_the_image_is_built_in_stages_on_a_pinned_base_for_a_user_without_rights() -> None:
