@@ -95,6 +95,10 @@ ROLES: dict[str, Role] = {
 }
 #: Made where no role is named.
 USUAL = ("agent", "worker", "broker", "viewer", "producer")
+#: Servers that differ in what they know, the least version of each; and commands that came with it. A server refuses a
+#: whole file for a command that it does not know.
+SERVERS = {"7.0": frozenset[str](), "7.2": frozenset({"client|setinfo"})}
+NEWEST = "7.2"
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PREFIX = re.compile(r"[A-Za-z0-9_.:{}-]+", re.ASCII)
 _LEAST_PASSWORD = 16
@@ -138,24 +142,26 @@ def check_hash(field: str, value: object) -> str:
     return value
 
 
-def rules(role: str, pool: str, rq_prefix: str = "rq") -> list[str]:
-    """A role's rights, word by word as ``ACL SETUSER`` takes them.
+def rules(role: str, pool: str, rq_prefix: str = "rq", server: str = NEWEST) -> list[str]:
+    """A role's rights, word by word as ``ACL SETUSER`` takes them, for servers of that version and newer.
 
     Raises:
-        InvalidRequest: no such role, or a name that may not stand in a key.
+        InvalidRequest: no such role or version, or a name that may not stand in a key.
     """
     keys = Keys(pool)
     if role not in ROLES:
         raise InvalidRequest("role", role, "one of " + ", ".join(ROLES))
     if not _PREFIX.fullmatch(rq_prefix):
         raise InvalidRequest("rq_prefix", rq_prefix, "letters, digits and _ . : - { }, as RQ_KEY_PREFIX")
-    this = ROLES[role]
+    if server not in SERVERS:
+        raise InvalidRequest("server", server, "one of " + ", ".join(SERVERS))
+    this, unknown = ROLES[role], {word for version, new in SERVERS.items() if version > server for word in new}
     patterns = [*_patterns(this, keys), *([f"~{rq_prefix}:*", f"&{rq_prefix}:pubsub:*"] if this.rq else [])]
     if role == "admin":
         patterns = ["~*", "&*"]
     if role == "sentinel":
         patterns = ["&__sentinel__:hello"]
-    return [*patterns, "-@all", *(f"+{word}" for word in sorted(set(this.commands.split())))]
+    return [*patterns, "-@all", *(f"+{word}" for word in sorted(set(this.commands.split()) - unknown))]
 
 
 def _patterns(role: Role, keys: Keys) -> Iterable[str]:
@@ -178,17 +184,17 @@ def _declared(role: Role, keys: Keys, name: str) -> Iterable[str]:
         yield f"{declared}@*"
 
 
-def aclfile(hashes: Mapping[str, str], pool: str, rq_prefix: str = "rq") -> list[str]:
+def aclfile(hashes: Mapping[str, str], pool: str, rq_prefix: str = "rq", server: str = NEWEST) -> list[str]:
     """Lines of a server's ``aclfile``: these roles with these passwords' SHA-256."""
     return [
-        f"user {user_name(pool, role)} on #{digest} {' '.join(rules(role, pool, rq_prefix))}"
+        f"user {user_name(pool, role)} on #{digest} {' '.join(rules(role, pool, rq_prefix, server))}"
         for role, digest in hashes.items()
     ]
 
 
-def commands(hashes: Mapping[str, str], pool: str, rq_prefix: str = "rq") -> list[str]:
+def commands(hashes: Mapping[str, str], pool: str, rq_prefix: str = "rq", server: str = NEWEST) -> list[str]:
     """The same as commands, for a server that runs: what a user had before is gone."""
     return [
-        f"ACL SETUSER {user_name(pool, role)} reset on #{digest} {' '.join(rules(role, pool, rq_prefix))}"
+        f"ACL SETUSER {user_name(pool, role)} reset on #{digest} {' '.join(rules(role, pool, rq_prefix, server))}"
         for role, digest in hashes.items()
     ]

@@ -38,9 +38,13 @@ _ROLES = ("agent", "worker", "broker", "viewer", "producer", "replica", "sentine
 )  # fmt: skip
 @click.option("--setuser", is_flag=True, help="ACL SETUSER commands for a server that runs, not the lines of a file.")
 @click.option("--rq-prefix", envvar="RQ_KEY_PREFIX", default="rq", show_default=True, help="What RQ's keys begin with.")
+@click.option(
+    "--server", type=click.Choice(["7.0", "7.2"]), default="7.2", show_default=True,
+    help="The oldest server that is to read it: 7.0 knows fewer commands than Redis or Valkey 7.2 and newer.",
+)  # fmt: skip
 def acl(
     roles: tuple[str, ...], pool: str, passwords: str, secrets: Path | None, out: Path | None, setuser: bool,
-    rq_prefix: str,
+    rq_prefix: str, server: str,
 ) -> None:  # fmt: skip
     """Print the users of a pool for a server's `aclfile`: one a role, with the rights that it needs and no more."""
     from broker import acl as users
@@ -48,14 +52,14 @@ def acl(
 
     named = list(dict.fromkeys(roles)) or list(users.USUAL)
     for role in named:
-        users.rules(role, pool, rq_prefix)  # refuses a bad name before anything is made
+        users.rules(role, pool, rq_prefix, server)  # refuses a bad name before anything is made
     if secrets is not None and passwords != "generate":
         raise click.UsageError("--secrets keeps passwords that are made: give it with --passwords generate")
     kept = SecretFile.read(secrets) if secrets is not None else None
     shown: dict[str, str] = {}
     hashes = {role: _hash(role, passwords, kept, shown) for role in named}
     make: Callable[..., list[str]] = users.commands if setuser else users.aclfile
-    lines = make(hashes, pool, rq_prefix)
+    lines = make(hashes, pool, rq_prefix, server)
     if not setuser:
         lines = ["user default off", *lines]
     if kept is not None:

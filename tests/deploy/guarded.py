@@ -12,7 +12,7 @@ from broker.publish import Publisher
 from broker.units import GIB
 from broker.values import ListedProcess
 from tests.conftest import report
-from tests.deploy.servers import Server
+from tests.deploy.servers import Server, acl_version
 
 ROLES = ("agent", "worker", "broker", "viewer", "producer")
 POOL, OTHER = "alpha", "beta"
@@ -29,7 +29,7 @@ class Guarded:
         lines = ["user default off"]
         for pool in (POOL, OTHER):
             named = {role: hashes[acl.user_name(pool, role)] for role in (*ROLES, "admin")[: 6 if pool == POOL else 5]}
-            lines += acl.aclfile(named, pool)
+            lines += acl.aclfile(named, pool, server=acl_version())
         self.file = folder / "users.acl"
         self.file.write_text("\n".join(lines) + "\n")
         admin = acl.user_name(POOL, "admin")

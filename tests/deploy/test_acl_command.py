@@ -13,13 +13,13 @@ from click.testing import CliRunner, Result
 
 from broker import Broker, PoolUnavailable, acl
 from broker.cli import main
-from tests.deploy.servers import Server
+from tests.deploy.servers import Server, acl_version
 
 
 def run(*words: str, **environment: str) -> Result:
     """The verb, with nothing of the test's own environment that it reads."""
     clean = dict.fromkeys((name for name in os.environ if name.startswith(("GPUBROKER_", "RQ_"))), None)
-    return CliRunner().invoke(main, ["acl", *words], env={**clean, **environment})
+    return CliRunner().invoke(main, ["acl", "--server", acl_version(), *words], env={**clean, **environment})
 
 
 def _passwords(text: str) -> dict[str, str]:
@@ -138,6 +138,12 @@ def test_what_is_not_allowed_is_named_without_the_secret(
     assert names in told.stderr
     assert told.stdout == ""
     assert not any(value in told.output for name, value in environment.items() if name.endswith("PASSWORD"))
+
+
+def test_a_file_for_an_older_server_has_no_command_that_it_does_not_know() -> None:
+    older, newer = run("--server", "7.0").stdout, run("--server", "7.2").stdout
+    assert "client|setinfo" not in older
+    assert newer.count("+client|setinfo") == len(acl.USUAL)
 
 
 def test_rq_keys_under_another_prefix_are_what_a_worker_gets() -> None:

@@ -156,6 +156,20 @@ def test_a_viewer_is_greeted_without_a_script_and_leaves_no_trace(guarded: Guard
     assert guarded.dump() == before
 
 
+def test_a_viewer_goes_on_reading_where_another_server_took_over_and_its_hello_is_refused(guarded: Guarded) -> None:
+    guarded.fill()
+    guarded.admin.hset(KEYS.ledger, "primary", "another")
+    with guarded.broker("viewer") as broker:
+        assert [lease.id for lease in broker.leases()] == ["held"]
+    assert guarded.denied() == [f"{acl.user_name(POOL, 'viewer')} toplevel evalsha"]
+    with guarded.broker("worker") as broker:
+        assert broker.reap() > 0
+    guarded.forget_denied()
+    with guarded.broker("viewer") as broker:
+        assert broker.leases()
+    assert guarded.denied() == []
+
+
 # -- keys --------------------------------------------------------------------------------------------------------------
 
 #: r: read; w: written; -: neither. A key's name is completed with x.

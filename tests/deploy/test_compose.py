@@ -24,7 +24,7 @@ from broker.acl import USUAL
 from broker.cli import main
 from tests.deploy import guarded_jobs as jobs
 from tests.deploy.composed import ROOT, Missing, as_process, compose, env_file, has_compose, programs
-from tests.deploy.servers import HOST, free_port, until
+from tests.deploy.servers import HOST, acl_version, free_port, until
 from worker_hooks.request import GpuRequest
 
 PATIENCE = 60
@@ -225,6 +225,7 @@ class Composed:
         self.services = compose(self.values)["services"]
         self._swaps = {
             "@redis:6379": f"@{HOST}:{self.port}", "/secrets": str(folder / "secrets"), "/data": str(folder / "data"),
+            "gpubroker acl ": f"gpubroker acl --server {acl_version()} ",
             "0.0.0.0": HOST, "8390": str(self.http_port), "127.0.0.1:8390": f"{HOST}:{self.http_port}",
         }  # fmt: skip
 

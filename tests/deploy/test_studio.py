@@ -17,7 +17,7 @@ from broker import Broker, InvalidRequest, PoolUnavailable, acl
 from broker.publish import Publisher
 from tests.conftest import report
 from tests.deploy import guarded_jobs as jobs
-from tests.deploy.servers import HOST, Sentinels, Server, until
+from tests.deploy.servers import HOST, Sentinels, Server, acl_version, until
 from worker_hooks.queue_connection import queue_connection
 from worker_hooks.request import GpuRequest
 
@@ -34,7 +34,9 @@ class Studio(Sentinels):
         self.passwords = {role: acl.new_password() for role in (*ROLES, "ask")}
         self.users = folder / "users.acl"
         hashes = {role: acl.hash_of(self.passwords[role]) for role in ROLES}
-        self.users.write_text("\n".join(["user default off", *acl.aclfile(hashes, "default")]) + "\n")
+        self.users.write_text(
+            "\n".join(["user default off", *acl.aclfile(hashes, "default", server=acl_version())]) + "\n"
+        )
         admin = (acl.user_name("default", "admin"), self.passwords["admin"])
         self.servers = [Server(self._options(), user=admin) for _ in range(3)]
         self.sentinels = [Server(sentinel=self._watch(), user=("default", self.passwords["ask"])) for _ in range(3)]

@@ -12,10 +12,10 @@ from broker import AsyncBroker, Broker, InvalidRequest, PoolUnavailable
 from broker.acl import rules
 from broker.connection import parse_url
 from tests.deploy.scenario import publish, walk, walk_async, wrongs
-from tests.deploy.servers import HOST, Server, TlsFront, free_port, until
+from tests.deploy.servers import HOST, Server, TlsFront, acl_version, free_port, until
 
 #: Rights of a user who may do everything in a pool.
-NEEDED = " ".join(rules("broker", "default"))
+NEEDED = " ".join(rules("broker", "default", server=acl_version()))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file.write_text(
         f"user default off\nuser admin on >admin ~* &* +@all\nuser gpu on >p@ss:w/rd {NEEDED}\n"
         f"user blind on >blind {NEEDED} -info\nuser reader on >reader {NEEDED} -evalsha -eval\n"
-        f"user elsewhere on >elsewhere {' '.join(rules('broker', 'other'))}\n"
+        f"user elsewhere on >elsewhere {' '.join(rules('broker', 'other', server=acl_version()))}\n"
     )
     with Server({"aclfile": file}, user=("admin", "admin")) as server:
         yield server
