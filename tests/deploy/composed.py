@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,5 +85,6 @@ def programs(folder: Path) -> str:
 
 def has_compose() -> bool:
     """Whether the client of this machine has `docker compose`."""
-    docker = shutil.which("docker")
-    return docker is not None and os.spawnv(os.P_WAIT, docker, ["docker", "compose", "version"]) == 0
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -59,7 +60,9 @@ def test_there_is_a_service_for_each_part_and_profiles_for_cards_and_monitoring(
         "prometheus": ("monitoring",), "grafana": ("monitoring",),
     }  # fmt: skip
     assert SERVICES["worker"]["deploy"]["replicas"] == SERVICES["worker-simulated"]["deploy"]["replicas"] == 2
-    assert SERVICES["agent"]["gpus"] == SERVICES["worker"]["gpus"] == "all"
+    for name in ("agent", "worker"):
+        (cards,) = SERVICES[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert cards == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -159,12 +162,27 @@ def test_what_is_mounted_is_there(name: str) -> None:
 
 
 @pytest.mark.skipif(not has_compose(), reason="the docker client of this machine has no `docker compose`")
-def test_compose_itself_reads_the_file(tmp_path: Path) -> None:
+def test_compose_itself_reads_the_file_as_these_tests_do(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in FILLED.items()))
-    for profile in ("gpu", "simulated", "monitoring"):
-        words = ["docker", "compose", "--env-file", str(tmp_path / ".env"), "--profile", profile, "config", "--quiet"]
-        run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
+    words = ["docker", "compose", "--env-file", str(tmp_path / ".env")]
+    words += [word for profile in ("gpu", "simulated", "monitoring") for word in ("--profile", profile)]
+    clean = {name: value for name, value in os.environ.items() if name not in FILLED}
+    run = subprocess.run([*words, "config", "--format", "json"], cwd=ROOT, env=clean, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    read = json.loads(run.stdout)["services"]
+    assert read.keys() == SERVICES.keys()
+    for name, service in SERVICES.items():
+        for part in ("command", "entrypoint", "environment", "read_only", "cap_drop", "security_opt", "user"):
+            # Compose prints what it would read again: a dollar is doubled.
+            assert _undoubled(read[name].get(part)) == service.get(part), (name, part)
+
+
+def _undoubled(node: Any) -> Any:
+    if isinstance(node, str):
+        return node.replace("$$", "$")
+    if isinstance(node, list):
+        return [_undoubled(one) for one in node]
+    return {name: _undoubled(one) for name, one in node.items()} if isinstance(node, dict) else node
 
 
 # -- the Dockerfile ----------------------------------------------------------------------------------------------------
