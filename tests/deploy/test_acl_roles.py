@@ -30,6 +30,7 @@ KEYS = Keys(POOL)
 PATIENCE = 60
 #: As `.delay()` writes it: what the job borrows, where the worker reads it before the job starts.
 BORROWS = {"gpu": GpuRequest.checked("1GiB").as_meta()}
+LARGE = {"gpu": GpuRequest.checked("4GiB", ttl=3).as_meta()}
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,74 @@ def test_rq_jobs_of_every_kind_run_under_the_users_of_workers_and_producers(guar
         assert len(granted) >= 5, "every job that borrows had a lease"
         assert broker.leases() == []
         assert differences(broker) == []
+    assert guarded.denied() == []
+
+
+def test_jobs_that_wait_and_jobs_of_a_killed_worker_go_on_under_the_workers_user(guarded: Guarded) -> None:
+    _publish(guarded)
+    with guarded.broker("broker") as broker:
+        broker.update_config(reclaim_seconds=1)
+    with redis.Redis.from_url(guarded.url("producer")) as connection:
+        queue = Queue("photos", connection=connection)
+        workers = [_start(guarded, "worker", "worker", "--queue", "photos") for _ in range(2)]
+        try:
+            held = [queue.enqueue(jobs.hold, 0.5, meta=LARGE) for _ in range(3)]
+            until(lambda: all(job.get_status() == JobStatus.FINISHED for job in held), "three, in turn", PATIENCE)
+            lost = queue.enqueue(jobs.hold, -1, meta=LARGE, retry=Retry(max=1))
+            until(lambda: lost.get_meta().get("begun"), "a job at work", PATIENCE)
+            name = lost.worker_name
+            dead = next(worker for worker in workers if _is_called(connection, name, worker.pid))
+            dead.kill()
+            until(lambda: lost.get_status() == JobStatus.FINISHED, "the other worker, once the lease is over", PATIENCE)
+            assert lost.return_value() == 2
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    with guarded.broker("viewer") as viewer:
+        assert "queued" in {event.kind for event in viewer.events()}
+    assert guarded.denied() == []
+
+
+def _is_called(connection: redis.Redis, name: str | None, pid: int) -> bool:
+    told = connection.hget(f"rq:worker:{name}", "pid")
+    return told is not None and int(told) == pid  # type: ignore[arg-type]
+
+
+def test_a_size_is_learned_and_asked_for_under_the_workers_user(guarded: Guarded) -> None:
+    _publish(guarded)
+    with guarded.broker("worker") as worker:
+        for number in range(3):
+            worker.learn("tests.deploy.guarded_jobs.enhance", f"run-{number}", GIB, peak_bytes=GIB // 2)
+    with redis.Redis.from_url(guarded.url("producer")) as connection:
+        auto = {"gpu": GpuRequest.checked("auto", default="1GiB").as_meta()}
+        job = Queue("photos", connection=connection).enqueue(jobs.enhance, meta=auto)
+        assert _start(guarded, "worker", "worker", "--queue", "photos", "--burst").wait(PATIENCE) == 0
+        assert GIB // 2 <= job.return_value() <= GIB
+    assert guarded.denied() == []
+
+
+@pytest.mark.parametrize("kind", ["GpuSpawnWorker", "GpuSimpleWorker"])
+def test_other_workers_of_ours_run_under_the_same_user(guarded: Guarded, kind: str) -> None:
+    _publish(guarded)
+    with redis.Redis.from_url(guarded.url("producer")) as connection:
+        job = Queue("photos", connection=connection).enqueue(jobs.borrow, 6, meta=BORROWS)
+        url = guarded.url("worker")
+        command = [
+            sys.executable,
+            "-m",
+            "rq.cli",
+            "worker",
+            "-u",
+            url,
+            "-w",
+            f"worker_hooks.{kind}",
+            "--burst",
+            "photos",
+        ]
+        environment = {**os.environ, "GPUBROKER_REDIS_URL": url, "GPUBROKER_POOL": POOL, "GPUBROKER_HOST": "h1"}
+        assert subprocess.run(command, env=environment, timeout=PATIENCE, check=False).returncode == 0
+        assert job.return_value() == 12
     assert guarded.denied() == []
 
 
