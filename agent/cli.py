@@ -30,19 +30,24 @@ if TYPE_CHECKING:
     "--folder", type=Path, default=Path(), help="Where this host's jobs write: its room is told.  [default: .]"
 )
 @click.option("--yield-to", multiple=True, metavar="NAME", help="A program that gets the cards for itself; repeatable.")
+@click.option(
+    "--job-mapping", type=Path, metavar="DIR",
+    help="Keep a file a card with the jobs on it there, as dcgm-exporter --hpc-job-mapping-dir reads them.",
+)  # fmt: skip
 @click.option("--log-json", is_flag=True, help="Log lines as JSON.")
 @click.option("--unit", is_flag=True, help="Print a unit for systemd, and do nothing more.")
 @click.option("--once", is_flag=True, help="One sample, then leave it standing.")
 @pool_options
 def agent(
     simulate: str | None, replay: Path | None, record: Path | None, host: str | None, labels: tuple[str, ...],
-    host_memory: str | None, cpus: float | None, folder: Path, yield_to: tuple[str, ...], log_json: bool, unit: bool,
-    once: bool, redis_url: str, pool: str,
+    host_memory: str | None, cpus: float | None, folder: Path, yield_to: tuple[str, ...], job_mapping: Path | None,
+    log_json: bool, unit: bool, once: bool, redis_url: str, pool: str,
 ) -> None:  # fmt: skip
     """Watch this host's GPUs and publish what they do, until SIGTERM or Ctrl-C."""
     if unit:
         return click.echo((files("agent") / "gpubroker-agent.service").read_text(encoding="utf-8"), nl=False)
     from agent.host import report
+    from agent.mapping import JobMapping
     from agent.sampler import Sampler
     from agent.service import HostLock, Watchdog, configure_logging, machine
     from broker.calls import check_name, cpus_milli, labels_text, this_host
@@ -69,7 +74,7 @@ def agent(
 
         sampler = Sampler(
             broker_from(redis_url, pool), name, source, told, folder=folder, yield_to=yield_to,
-            witness=witness, alive=alive,
+            witness=witness, alive=alive, mapping=None if job_mapping is None else JobMapping(job_mapping),
         )  # fmt: skip
         if once:
             sampler.sample()

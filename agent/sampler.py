@@ -14,6 +14,7 @@ from agent.health import Finding
 from agent.host import HostWatch
 from agent.host import report as host_report_of
 from agent.judging import Around, Judge
+from agent.mapping import JobMapping, jobs_on
 from agent.policy import Look, Policy
 from agent.processes import ProcessTable
 from agent.sources import NoGpuError, Reading, Source
@@ -40,18 +41,18 @@ class Sampler:
     def __init__(
         self, broker: Broker, host: str, source: Source, host_report: HostReport | None = None, *,
         folder: Path = Path(), yield_to: Sequence[str] = (), witness: Witness | None = None,
-        alive: Callable[[str, float], None] | None = None,
+        alive: Callable[[str, float], None] | None = None, mapping: JobMapping | None = None,
     ) -> None:  # fmt: skip
         """Watch ``source`` and publish as ``host``, which tells of itself what ``host_report`` says.
 
         ``folder`` is where this host's jobs write: its room is told. ``yield_to`` names programs that want the cards
         for themselves. ``witness`` hears of each look; ``alive`` of each that came to its end, in words, and of the
-        seconds to the next.
+        seconds to the next; ``mapping`` of the jobs on each card.
         """
         self._host_report = host_report if host_report is not None else host_report_of()
         self._publisher = Publisher(broker, host)
         self._source, self._yield_to = source, tuple(yield_to)
-        self._witness, self._alive = witness, alive
+        self._witness, self._alive, self._mapping = witness, alive, mapping
         self._table = ProcessTable()
         self._judge, self._host = Judge(), HostWatch(folder)
         self._policy = Policy(self._publisher.revoke, self._table)
@@ -123,6 +124,7 @@ class Sampler:
         # Hardware first, leases after: a lease is older than its process's memory, so that no holder's memory is ever
         # taken for a stranger's.
         self._view([reading.uuid for reading in readings])
+        self._map(jobs_on(readings, self._held))
         pool = self._limits(None)
         if not pool.monitoring:  # just now: what was read is not told any more
             self._publish_unwatched(read_at)
@@ -172,9 +174,7 @@ class Sampler:
         if not self._asked or not self._limits(None).monitoring:
             self._view([])
             if not self._asked:
-                raise PoolAway(
-                    f"the ledger has not told yet whether the cards of {self._publisher.host} are to be read"
-                )
+                raise PoolAway(f"the ledger has not told yet whether {self._publisher.host} is to be watched")
         return bool(self._limits(None).monitoring)
 
     def _publish_unwatched(self, read_at: int | None) -> None:
@@ -241,6 +241,15 @@ class Sampler:
         else:
             self._stored, self._limits_of = stored, limits
             self._note("config", "")
+
+    def _map(self, jobs: Mapping[int, Sequence[str]]) -> None:
+        """Tell others which jobs are on which card; that they cannot be told is no reason not to publish."""
+        if self._mapping is not None:
+            try:
+                self._mapping.tell(jobs)
+                self._note("job_mapping", "")
+            except OSError as error:
+                self._note("job_mapping", f"event=job_mapping_failed error={str(error)!r}")
 
     def _limits(self, uuid: str | None) -> Thresholds:
         if uuid not in self._limits_of:
@@ -309,4 +318,5 @@ class Sampler:
         except BrokerError as error:
             log.warning("event=leave_failed error=%r", str(error))  # its cards read UNAVAILABLE by their age
         self._source.close()
+        self._map({})
         log.info("event=agent_left host=%s", self._publisher.host)

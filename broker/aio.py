@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from broker import answers, calls, plans
+from broker import answers, calls, plans, tracing
 from broker.calls import check_name, check_token, check_wait
 from broker.errors import (
     BrokerError,
@@ -63,17 +63,19 @@ class AsyncBroker(AsyncViews):
             tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid, labels=labels,
             capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, function=function,
         )  # fmt: skip
-        asked = time.monotonic()
-        try:
-            reply = await self.call("acquire", *request.asking(request.wait_seconds > 0))
-        except asyncio.CancelledError:
-            if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
-                await asyncio.shield(asyncio.ensure_future(self._withdraw(request)))
-            raise
-        answer = answers.read_acquire(reply, request)
-        if isinstance(answer, Waiting):
-            answer, asked = await self._wait(request, answer.place)
-        return AsyncLease(self, answer, asked)
+        with tracing.acquiring(self.pool, request) as traced:
+            asked = time.monotonic()
+            try:
+                reply = await self.call("acquire", *request.asking(request.wait_seconds > 0))
+            except asyncio.CancelledError:
+                if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
+                    await asyncio.shield(asyncio.ensure_future(self._withdraw(request)))
+                raise
+            answer = answers.read_acquire(reply, request)
+            if isinstance(answer, Waiting):
+                answer, asked = await self._wait(request, answer.place)
+            granted: AsyncLease = traced.held(AsyncLease(self, answer, asked))
+            return granted
 
     async def _wait(self, request: calls.Ask, place: int) -> tuple[Granted, float]:
         heard = time.monotonic()
@@ -138,7 +140,8 @@ class AsyncBroker(AsyncViews):
         held = await self.acquire(memory, **request)
         renewer = asyncio.create_task(self._renew_until_cancelled(held))
         try:
-            yield held
+            with tracing.inside(held):
+                yield held
         except BaseException:
             renewer.cancel()
             with suppress(BrokerError):  # the caller's own exception is the one to see; the lease ends by its TTL

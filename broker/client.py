@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from broker import answers, calls, plans
+from broker import answers, calls, plans, tracing
 from broker.calls import check_name, check_token, check_wait
 from broker.errors import (
     BrokerError,
@@ -76,17 +76,19 @@ class Broker(Views):
             tenant=tenant, placement=placement, token=token, owner=owner, job_id=job_id, pid=pid, labels=labels,
             capability=capability, mig=mig, host_memory=host_memory, cpus=cpus, function=function,
         )  # fmt: skip
-        asked = time.monotonic()
-        try:
-            reply = self.call("acquire", *request.asking(request.wait_seconds > 0))
-        except KeyboardInterrupt:
-            if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
-                self._withdraw(request)
-            raise
-        answer = answers.read_acquire(reply, request)
-        if isinstance(answer, Waiting):
-            answer, asked = self._wait(request, answer.place)
-        return Lease(self, answer, asked)
+        with tracing.acquiring(self.pool, request) as traced:
+            asked = time.monotonic()
+            try:
+                reply = self.call("acquire", *request.asking(request.wait_seconds > 0))
+            except KeyboardInterrupt:
+                if lease_id is None:  # nobody else knows the name: whatever was granted has no holder
+                    self._withdraw(request)
+                raise
+            answer = answers.read_acquire(reply, request)
+            if isinstance(answer, Waiting):
+                answer, asked = self._wait(request, answer.place)
+            granted: Lease = traced.held(Lease(self, answer, asked))
+            return granted
 
     def _wait(self, request: calls.Ask, place: int) -> tuple[Granted, float]:
         """Sleep until pushed, showing a sign of life now and then; bounded by this process's monotonic clock."""
@@ -155,7 +157,8 @@ class Broker(Views):
         held = self.acquire(memory, **request)
         renewer = Renewer(held)
         try:
-            yield held
+            with tracing.inside(held):
+                yield held
         except BaseException:
             renewer.stop()
             self._release_after_error(held)

@@ -7,11 +7,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from broker import caps
+from broker import caps, tracing
 from broker.errors import BrokerError, LeaseLost, LeaseNotFound, PoolUnavailable, StaleToken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from opentelemetry.trace import Span
 
     from broker.aio import AsyncBroker
     from broker.client import Broker
@@ -47,6 +49,8 @@ class LeaseFacts:
         self.revoke_at: int | None = None
         #: What the holder was told of why; empty unless the lease was revoked.
         self.revoke_reason = ""
+        #: Of its time, where somebody traces it.
+        self.span: Span | None = None
         self._lost = False
         self._released = False
         # Its time counts from before the question, and from the grant if that was earlier: a replay is old news.
@@ -184,7 +188,8 @@ class Lease(LeaseFacts):
             PoolUnavailable: Redis cannot be reached; the lease ends by its TTL.
         """
         try:
-            in_time = self._broker.release(self.id, self.token)
+            with tracing.releasing(self):
+                in_time = self._broker.release(self.id, self.token)
         except BrokerError as error:
             self._failed(error)
             raise
@@ -229,7 +234,8 @@ class AsyncLease(LeaseFacts):
     async def release(self) -> bool:
         """As ``Lease.release``."""
         try:
-            in_time = await self._broker.release(self.id, self.token)
+            with tracing.releasing(self):
+                in_time = await self._broker.release(self.id, self.token)
         except BrokerError as error:
             self._failed(error)
             raise

@@ -370,15 +370,18 @@ def agent_view(keys: Keys, uuids: Sequence[str]) -> Plan[tuple[dict[str, list[He
     if not pairs:
         return on, dict(stored)
     rows = yield [
-        ("HMGET", keys.lease(lease_id), "memory_bytes", "pid", "state", "created_at", "token", "pid_started", "adopted")
+        (
+            "HMGET", keys.lease(lease_id), "memory_bytes", "pid", "state", "created_at", "token", "pid_started",
+            "adopted", "job_id",
+        )
         for _, lease_id in pairs
-    ]
-    for (uuid, lease_id), (memory, pid, state, created, token, started, adopted) in zip(pairs, rows, strict=True):
+    ]  # fmt: skip
+    for (uuid, lease_id), (memory, pid, state, created, token, started, adopted, job) in zip(pairs, rows, strict=True):
         if memory is not None:
             on[uuid].append(
                 HeldLease(
                     lease_id, int(memory), int(pid) if pid else None, state, int(created), int(token), started or "",
-                    adopted == "1",
+                    adopted == "1", job or "",
                 )
             )  # fmt: skip
     return on, dict(stored)

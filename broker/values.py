@@ -52,6 +52,7 @@ class HeldLease:
     token: int = 0
     pid_started: str = ""
     adopted: bool = False
+    job_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rq.job import Job, get_current_job
 
+from broker import tracing
 from broker.client import Broker, get_broker
 from broker.errors import BrokerError, ImpossibleRequest, InsufficientMemory, LeaseLost, PoolUnavailable
 from broker.process import began
@@ -35,8 +36,9 @@ def borrowed(request: GpuRequest, function: str = "", measure: Callable[[], floa
             run again, and RQ's ``SimpleWorker`` cannot: there it fails, and is retried as RQ's rules say.
     """
     job = get_current_job()
+    traced = tracing.within(None if job is None else job.meta.get("gpu"), tracing.SENT)
     try:
-        with _borrowed(sizing.of_call(request, job, function, measure), function, job):
+        with traced, _borrowed(sizing.of_call(request, job, function, measure), function, job):
             yield
     except RunAgain as again:  # the lease is back by now
         if job is None:
@@ -69,7 +71,7 @@ def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[N
             # The start gate (law 9): this process may have been paused since the grant.
             broker.check(lease.id, lease.token, os.getpid(), began(os.getpid()) or "")
             begun = time.monotonic()
-            with sizing.with_more(job, request, function, lease):
+            with tracing.inside(lease), sizing.with_more(job, request, function, lease):
                 yield
             if time.monotonic() - begun >= sizing.SEEN_SECONDS:
                 sizing.learn(broker, request, function, lease)

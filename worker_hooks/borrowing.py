@@ -20,6 +20,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker.base import WorkerStatus
 
+from broker import tracing
 from broker.client import Broker
 from broker.errors import BrokerError, PoolUnavailable
 from broker.lease import Lease
@@ -105,6 +106,7 @@ class Borrowing(Horse, Dequeuing):
                 return
             _ = self._gate  # made here, once, and not in every horse
             job.started_at = None  # RQ reads it as this attempt's start; a retried job still carries the last one's
+            tracing.taken_up(lease, self._ledger.pool, job.meta.get("gpu", {}), **_about(job))
             note(job, lease)
             execution = parking.take_up(self, job, found.attempt, meta=True)
             if execution is None:
@@ -216,6 +218,10 @@ class Borrowing(Horse, Dequeuing):
             self._doors.close()
             self._keeper.end()
         super().teardown()  # type: ignore[no-untyped-call]
+
+
+def _about(job: Job) -> dict[str, str]:
+    return {"job.id": job.id, "queue": job.origin, "function": job.func_name or ""}
 
 
 class _NotOursError(Exception):

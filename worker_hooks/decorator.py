@@ -15,6 +15,7 @@ from rq.decorators import job as rq_job
 from rq.job import Job
 from rq.queue import Queue
 
+from broker import tracing
 from broker.calls import Memory
 from broker.errors import InvalidRequest
 from worker_hooks import holding, losing
@@ -132,7 +133,7 @@ class gpu_job(rq_job):
     def meta(self) -> dict[Any, Any]:
         """Of one job: the user's own, and the request."""
         sized = self._request if self._size_of is None else replace(self._request, size=_size.get())
-        return {**self._meta, "gpu": sized.as_meta()}
+        return {**self._meta, "gpu": {**sized.as_meta(), **tracing.sent()}}
 
     @meta.setter
     def meta(self, given: dict[Any, Any] | None) -> None:
@@ -155,8 +156,8 @@ class gpu_job(rq_job):
 
         borrowing = run_coroutine if inspect.iscoroutinefunction(function) else run
         job = super().__call__(borrowing)  # type: ignore[no-untyped-call]
-        if self._size_of is not None:
-            job.delay = job.enqueue = self._sizing(job.delay)
+        send = job.delay if self._size_of is None else self._sizing(job.delay)
+        job.delay = job.enqueue = _traced(send, name)
         return cast("GpuJob[P, R]", job)
 
     def _measure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], float] | None:
@@ -181,6 +182,17 @@ class gpu_job(rq_job):
                 _size.reset(before)
 
         return delay
+
+
+def _traced(send: Callable[..., Job], function: str) -> Callable[..., Job]:
+    """RQ's ``delay``, in a span of its own where somebody traces: the job carries its context."""
+
+    @functools.wraps(send)
+    def delay(*args: Any, **kwargs: Any) -> Job:
+        with tracing.sending(function):
+            return send(*args, **kwargs)
+
+    return delay
 
 
 #: What RQ's ``delay`` takes for itself among a job's keywords.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
+from broker import tracing
 from broker.errors import BrokerError
 from broker.granted import Granted
 from broker.lease import Lease, LeaseFacts
@@ -130,4 +131,5 @@ def note(job: Job, lease: Lease) -> None:
         "gpu_uuids": list(lease.gpu_uuids),
         "host": lease.host,
         "waited_ms": lease.waited_ms,
+        **tracing.held(lease),
     }

@@ -20,6 +20,7 @@ from rq.queue import Queue
 from rq.worker import SpawnWorker
 from rq.worker.base import BaseWorker
 
+from broker import tracing
 from broker.errors import BrokerError
 from broker.process import began
 from worker_hooks import environment, losing
@@ -48,6 +49,7 @@ class Horse(BaseWorker):
     """For a worker of RQ's: put it before RQ's class among the bases."""
 
     _refusal: BrokerError | None = None
+    _ends_with_job = False
 
     def _held(self) -> Named | None:
         """The lease of the job at hand, if it has one."""
@@ -89,7 +91,8 @@ class Horse(BaseWorker):
 
         def run() -> Any:
             self._show()
-            with losing.listening(lease.id, _view, choice, self._is_well()), _with_more(job):
+            traced = tracing.within(job.meta.get("gpu"), tracing.HELD, tracing.SENT, flush=self._ends_with_job)
+            with traced, losing.listening(lease.id, _view, choice, self._is_well()), _with_more(job):
                 return perform()
 
         return run
@@ -112,6 +115,8 @@ class Horse(BaseWorker):
 
 class OwnProcess(Horse):
     """A horse that is a process, for one job."""
+
+    _ends_with_job = True
 
     def setup_work_horse_signals(self) -> None:
         """As RQ's; and a horse dies with its worker, since nobody else renews its lease."""

@@ -34,6 +34,7 @@ _VERBS = {
     "undrain": ("broker.cli.drain:undrain", "Open a drained GPU or host again."),
     "retire": ("broker.cli.drain:retire", "Forget a host that is gone for good."),
     "doctor": ("broker.cli.doctor:doctor", "Look for what is wrong with pool and server, and mend it."),
+    "metrics": ("broker.cli.metrics:metrics", "What Prometheus reads of the pool, printed once."),
     "events": ("broker.cli.events:events", "The journal, or what happens from now on."),
     "history": ("broker.cli.events:history", "The samples of one GPU."),
     "trend": ("broker.cli.trend:trend", "Where one GPU's temperature goes, and what it crosses next."),

@@ -15,7 +15,7 @@ from broker.http import problems
 from broker.http.auth import Tokens
 from broker.http.gate import Gate
 from broker.http.idempotency import Idempotency
-from broker.http.routes import config, gpus, leases, marks, pool, probes, streams, waiters
+from broker.http.routes import config, gpus, leases, marks, metrics, pool, probes, streams, waiters
 from broker.http.serving import Serving
 from broker.http.settings import HttpSettings
 
@@ -44,7 +44,7 @@ def create_app(settings: HttpSettings) -> FastAPI:
     )  # fmt: skip
     app.state.serving = serving
     problems.install(app)
-    for part in (gpus, leases, waiters, config, marks, pool, streams, probes):
+    for part in (gpus, leases, waiters, config, marks, pool, streams, metrics, probes):
         app.include_router(part.routes)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

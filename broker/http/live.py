@@ -32,6 +32,7 @@ class Live:
         self._come()
         try:
             yield RETRY
+            await self._tail.ready()
             while True:
                 number = self._ring.last
                 if self._shown is not None:

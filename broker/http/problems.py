@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Mount
 
 from broker.errors import (
     BrokerError,
@@ -46,6 +46,7 @@ _ERRORS: dict[type[BrokerError], tuple[int, str]] = {
     PoolUnavailable: (503, "The ledger cannot be reached"),
     BrokerError: (409, "The ledger refused"),
 }
+_ALL_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _TITLES = {400: "The request cannot be read", 404: "There is nothing at this path", 405: "Not by this method"}
 _CODES = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed"}
 
@@ -67,7 +68,9 @@ class Problem(Exception):
             "type": f"urn:gpubroker:problem:{self.code}", "title": self.title, "status": self.status,
             "detail": self.detail, "code": self.code, **self.more,
         }  # fmt: skip
-        return json.dumps(told).encode("ascii")
+        text = json.dumps(told)
+        # Whatever shows it: a name of somebody's choosing is no markup.
+        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").encode("ascii")
 
     def response(self) -> Response:
         """The problem as an answer."""
@@ -153,6 +156,6 @@ def _of_http(app: FastAPI, request: Request, error: HTTPException) -> Problem:
 
 
 def _methods(app: FastAPI, scope: Any) -> list[str]:
-    routes = [route for route in app.routes if isinstance(route, Route)]
-    found = {method for route in routes if route.matches(scope)[0] is not Match.NONE for method in route.methods or ()}
-    return sorted(found)
+    routes = [route for route in app.routes if not isinstance(route, Mount)]
+    tried = ({**scope, "method": method} for method in _ALL_METHODS)
+    return [one["method"] for one in tried if any(route.matches(one)[0] is Match.FULL for route in routes)]

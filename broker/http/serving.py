@@ -21,6 +21,7 @@ from broker.http.problems import Problem
 from broker.http.reading import Reader
 from broker.http.settings import HttpSettings
 from broker.http.tail import Tail
+from broker.metrics import AsyncExporter
 
 
 class Serving:
@@ -38,6 +39,7 @@ class Serving:
         self.reader = Reader(self.broker)
         self.tail = Tail(self.broker)
         self.live = Live(settings.pool, self.reader, self.tail)
+        self.exporter = AsyncExporter(self.broker)
         limits = settings.limits
         self.waiting = Seats("waiting requests", limits.waiting, limits.waiting_of_one)
         self.streams = Seats("event streams", limits.streams, limits.streams_of_one)
@@ -49,10 +51,13 @@ class Serving:
     async def running(self) -> AsyncIterator[None]:
         """Read for as long as the server runs."""
         self.reader.start()
+        counting = asyncio.create_task(self.exporter.follow(), name="gpubroker-counters")
         try:
             yield
         finally:
             self.closing.set()
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
             await self.reader.stop()
             await self.tail.stop()
             await self.broker.close()

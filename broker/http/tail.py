@@ -68,6 +68,7 @@ class Tail:
         self._lines: deque[Line] = deque(maxlen=_KEPT)
         self._listeners: list[Callable[[list[Event]], None]] = []
         self._grown = asyncio.Event()
+        self._placed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def listen(self, listener: Callable[[list[Event]], None]) -> Callable[[], None]:
@@ -75,8 +76,15 @@ class Tail:
         self._listeners.append(listener)
         if self._task is None or self._task.done():
             self._lines.clear()
+            self._placed.clear()
             self._task = asyncio.create_task(self._run(), name="gpubroker-journal")
         return lambda: self._listeners.remove(listener)
+
+    async def ready(self) -> None:
+        """Return when whatever is written from now on will be told; or after a while, if Redis is away."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAT_SECONDS):
+                await self._placed.wait()
 
     async def stop(self) -> None:
         """Read no more."""
@@ -90,6 +98,7 @@ class Tail:
         while self._listeners:
             try:
                 after = after or await self._broker.run(plans.last_event_id(self._broker.keys))
+                self._placed.set()
                 events = await self._broker.run(_new_events(self._broker.keys, after))
             except BrokerError:
                 await asyncio.sleep(_AWAY_SECONDS)  # the reader tells everybody
@@ -174,6 +183,7 @@ async def follow(broker: AsyncBroker, tail: Tail, begin: Resumed) -> AsyncIterat
         yield RETRY
         sent = _Sent(place_of(begin.after), begin.seq, begin.missed)
         after = begin.after
+        await tail.ready()
         while True:
             events = await broker.run(plans.events(broker.keys, after, _PAGE))
             if events:

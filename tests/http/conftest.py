@@ -76,9 +76,9 @@ def serve(redis_url: str) -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            tokens: str = "", token_file: Path | None = None, limits: Limits = Limits(), url: str = redis_url
+            tokens: str = "", token_file: Path | None = None, limits: Limits | None = None, url: str = redis_url
         ) -> Served:
-            settings = HttpSettings(redis_url=url, tokens=tokens, token_file=token_file, limits=limits)
+            settings = HttpSettings(redis_url=url, tokens=tokens, token_file=token_file, limits=limits or Limits())
             return stack.enter_context(serving(settings))
 
         yield start
@@ -125,8 +125,4 @@ def keys_and_values(url: str) -> dict[str, bytes | None]:
 
     with redis.Redis.from_url(url) as client:
         names = sorted(client.scan_iter("*"))
-        return {
-            name.decode(): client.dump(name)
-            for name in names
-            if b":answer:" not in name
-        }
+        return {name.decode(): client.dump(name) for name in names if b":answer:" not in name}

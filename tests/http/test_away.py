@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
         yield server
 
 
+def _when_it_is_noticed(http: httpx.Client, path: str) -> httpx.Response:
+    """What was read a moment ago is told for a moment."""
+    deadline = time.monotonic() + 15
+    while (answer := http.get(path)).status_code == 200 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return answer
+
+
 def _fill(url: str) -> None:
     with Broker.from_url(url) as broker:
         Publisher(broker, "h1").publish([report("GPU-a")], 600_000)
@@ -39,12 +48,10 @@ def test_away_is_503_with_when_to_come_again_and_back_is_back(own_server: Embedd
         port = own_server.port
         own_server.stop()
         for path in PATHS:
-            answer = http.get(path)
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2"), path
+            answer = _when_it_is_noticed(http, path)
+            assert (answer.status_code, answer.headers.get("retry-after")) == (503, "2"), path
             assert answer.json()["code"] == "PoolUnavailable"
-        lost = http.post(
-            "/api/gpu/memory/allocate", json={"memory": "1GiB"}, headers={"Idempotency-Key": "0123456789"}
-        )
+        lost = http.post("/api/gpu/memory/allocate", json={"memory": "1GiB"}, headers={"Idempotency-Key": "0123456789"})
         assert lost.status_code == 503
         assert http.get("/healthz").status_code == 200
         with EmbeddedServer(own_server.folder, port, persist=True) as again:
@@ -54,7 +61,7 @@ def test_away_is_503_with_when_to_come_again_and_back_is_back(own_server: Embedd
             taken = http.post(
                 "/api/gpu/memory/allocate", json={"memory": "1GiB"}, headers={"Idempotency-Key": "0123456789"}
             )
-            assert taken.status_code == 201
+            assert taken.status_code == 201, taken.text
 
 
 def test_a_page_is_told_that_the_ledger_is_away_and_gets_all_anew(own_server: EmbeddedServer) -> None:
@@ -71,7 +78,6 @@ def test_a_page_is_told_that_the_ledger_is_away_and_gets_all_anew(own_server: Em
             assert [gpu["uuid"] for gpu in json.loads(back.data)["gpus"]] == ["GPU-a"]
 
 
-def test_an_url_that_nobody_answers_at_is_no_hang(serve: object) -> None:
+def test_an_url_that_nobody_answers_at_is_no_hang() -> None:
     with serving(HttpSettings(redis_url="redis://127.0.0.1:1/0")) as served:
-        with pytest.raises(httpx.HTTPStatusError, match="503"):
-            served.client().get("/api/leases").raise_for_status()
+        assert served.client().get("/api/leases").status_code == 503

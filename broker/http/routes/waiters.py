@@ -13,7 +13,7 @@ from starlette.responses import Response
 from broker.calls import GPUS_MOST, wants
 from broker.errors import InvalidRequest, LeaseNotFound
 from broker.explain import Explanation, explain_async, explain_named_async
-from broker.http.routes import CHANGING, LOOKING, NAME, KeyHeader, json_bytes, problems, router
+from broker.http.routes import CHANGING, LOOKING, NAME, KeyHeader, Number, Whole, json_bytes, problems, router
 from broker.http.routes.leases import listed
 from broker.http.schema import Done, Waiters
 from broker.http.serving import Parts, operator, viewer
@@ -88,16 +88,16 @@ async def explain(
     parts: Parts,
     id: Annotated[str | None, Query(pattern=NAME, examples=["job-8"])] = None,
     memory: Annotated[str | None, Query(min_length=1, max_length=200, examples=["20GiB", "16GiB,2x8GiB"])] = None,
-    gpus: Annotated[int, Query(ge=1, le=GPUS_MOST)] = 1,
+    gpus: Annotated[Whole, Query(ge=1, le=GPUS_MOST)] = 1,
     host: Annotated[str | None, Query(pattern=NAME)] = None,
     gpu: Annotated[str | None, Query(pattern=NAME)] = None,
-    priority: Annotated[int, Query(ge=-1000, le=1000)] = 0,
+    priority: Annotated[Whole, Query(ge=-1000, le=1000)] = 0,
     tenant: Annotated[str, Query(pattern=NAME)] = "default",
     placement: Annotated[str | None, Query(max_length=16)] = None,
     capability: Annotated[str | None, Query(max_length=8)] = None,
     mig: Annotated[str | None, Query(max_length=32)] = None,
     host_memory: Annotated[str | None, Query(max_length=32)] = None,
-    cpus: Annotated[float | None, Query(ge=0.001, le=100_000)] = None,
+    cpus: Annotated[Number | None, Query(ge=0.001, le=100_000)] = None,
 ) -> Response:
     """By the very predicate that grants, card by card: what is in the way of a request that waits (``id``), or of one
     that would be made (``memory`` and the rest)."""
