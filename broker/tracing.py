@@ -26,9 +26,9 @@ SENT, HELD = "trace", "trace_held"
 def on() -> bool:
     """Whether a tracer provider is configured in this process, and nobody forbade to use it."""
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None or os.environ.get("GPUBROKER_TRACING") == "0":
+    if trace is None or type(trace.get_tracer_provider()) is trace.ProxyTracerProvider:
         return False
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    return os.environ.get("GPUBROKER_TRACING") != "0"
 
 
 class _Off:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from broker.aio import AsyncBroker
     from broker.client import Broker
     from broker.ledger.keys import Keys
+
+log = logging.getLogger(__name__)
 
 #: Scrapes that come closer together are answered with the same look: many scrapers cost no more than one.
 FRESH_SECONDS = 1.0
@@ -140,6 +143,17 @@ def lasting_differences(keys: Keys) -> plans.Plan[int]:
     return len(found & set(fsck.compare((yield from snapshot.read(keys)))))
 
 
+@contextmanager
+def _told_instead() -> Iterator[None]:
+    """A ledger that cannot be reached, or holds what is none of its own, is told as such: a scrape is no error."""
+    try:
+        yield
+    except (BrokerError, TimeoutError) as error:
+        log.warning("event=ledger_away error=%r", str(error))
+    except ValueError:
+        log.exception("event=ledger_unreadable")
+
+
 class Exporter:
     """A pool's metrics, for threads. Counters count from its first ``render`` on, unless ``after`` says otherwise."""
 
@@ -163,7 +177,7 @@ class Exporter:
         begun, broker, pool_ = time.monotonic(), self._broker, self._pool
         seen: Look | None = None
         told: dict[str, object] = {}
-        with suppress(BrokerError):
+        with _told_instead():
             broker.run(pool_.follower.catch_up(broker.keys))
             seen = broker.run(look(broker.keys))
             if pool_.wants_fsck:
@@ -214,7 +228,7 @@ class AsyncExporter:
         begun, broker, pool_ = time.monotonic(), self._broker, self._pool
         seen: Look | None = None
         told: dict[str, object] = {}
-        with suppress(BrokerError, TimeoutError):
+        with _told_instead():
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await broker.run(pool_.follower.catch_up(broker.keys))
                 seen = await broker.run(look(broker.keys))

@@ -29,6 +29,7 @@ DASHBOARD = DEPLOY / "grafana" / "dashboards" / "gpubroker.json"
 THEIRS = {"up", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_POWER_USAGE", "rq_jobs"}
 #: What it says of `modelName` and others: they are DCGM-exporter's, whose labels ours are to be joined with.
 _OF_DCGM = "label names should be written in 'snake_case' not 'camelCase'"
+_SHOWN = {"counter": "_total", "info": "_info"}
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
 
 promtool = pytest.mark.skipif(
@@ -136,6 +137,18 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
 def run(*words: str) -> None:
     done = subprocess.run(["promtool", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_has_every_metric_with_its_own_words() -> None:
+    page = (DEPLOY.parent / "docs" / "metrics.md").read_text()
+    lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `gpubroker_")}
+    words = {
+        family.name + _SHOWN.get(family.type, ""): f"| {family.type} |.*| {re.escape(family.documentation)} |"
+        for family in given().values() if family is not None
+    }  # fmt: skip
+    for name, wanted in words.items():
+        assert re.search(wanted.replace("|", r"\|"), lines.get(name, "")), name
+    assert set(lines) == {*words, "gpubroker_fsck_differences", "gpubroker_fsck_age_seconds"}
 
 
 @promtool

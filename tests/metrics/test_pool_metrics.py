@@ -16,6 +16,8 @@ from broker.units import GIB, MIB
 from broker.values import HostReport, LeaseVerdict, State
 from tests.conftest import report
 from tests.metrics.conftest import OPENMETRICS, Told, told
+from tests.rq import jobs
+from tests.rq.conftest import Stage
 
 Scrape = Callable[[], Told]
 Cards = Callable[..., None]
@@ -56,8 +58,8 @@ def test_what_a_card_does_not_tell_is_absent_and_never_0(scrape: Scrape, cards: 
 
 
 def test_what_was_read_too_long_ago_is_absent_and_the_card_unavailable(scrape: Scrape, cards: Cards) -> None:
-    cards("GPU-a", interval_ms=1)
     cards("GPU-b", host="h2")
+    cards("GPU-a", interval_ms=1)  # no script runs after it: nobody but the reader finds it old
     while (seen := scrape()).one("gpubroker_gpu_lends", UUID="GPU-a"):
         pass
     assert seen.all("gpubroker_gpu_temperature_celsius", UUID="GPU-a") == []
@@ -183,6 +185,22 @@ def test_more_waiters_than_one_scrape_reads_are_told_as_a_number(
     assert (seen.one("gpubroker_leases"), seen.one("gpubroker_leases_unread")) == (1, 1)
 
 
+def test_jobs_are_counted_by_queue_in_rqs_words(scrape: Scrape, stage: Stage) -> None:
+    held = stage.broker.acquire("4GiB")
+    stage.worker()
+    job = jobs.linger.delay()
+    stage.parked(job)
+    seen = scrape()
+    assert seen.all("gpubroker_queue_jobs") == [
+        ({"pool": "default", "queue": "photos", "status": "scheduled"}, 1)
+    ]  # fmt: skip
+    held.release()
+    stage.hear()
+    assert scrape().one("gpubroker_queue_jobs", queue="photos", status="started") == 1
+    stage.go()
+    assert stage.outcome(job) == "done"
+
+
 def test_a_tenant_tells_its_quota_where_it_has_one(scrape: Scrape, broker: Broker, cards: Cards) -> None:
     cards("GPU-a")
     broker.set_tenant("red", quota="4GiB", weight=2)
@@ -239,6 +257,17 @@ def test_a_ledger_that_is_away_is_told_and_the_counters_stay(no_rest: None) -> N
     assert seen.all("gpubroker_ledger_epoch") == []
 
 
+def test_a_ledger_that_holds_nonsense_is_told_and_logged(
+    scrape: Scrape, broker: Broker, cards: Cards, caplog: pytest.LogCaptureFixture
+) -> None:
+    cards("GPU-a")
+    broker.redis.sadd(broker.keys.tenants, "red")
+    broker.redis.hset(broker.keys.tenant("red"), "quota_bytes", "much")
+    assert scrape().one("gpubroker_ledger_up") == 0
+    assert "event=ledger_unreadable" in caplog.text
+    broker.redis.flushall()
+
+
 def test_a_user_who_may_not_ask_the_server_gets_all_else(redis_url: str, broker: Broker, cards: Cards) -> None:
     cards("GPU-a")
     broker.redis.acl_setuser("shy", enabled=True, nopass=True, commands=["+@all", "-info"], keys=["*"])
@@ -276,6 +305,18 @@ def test_openmetrics_is_given_where_it_is_asked_for(scrape: Scrape, broker: Brok
     assert b"# EOF" not in exporter_.render()
 
 
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_a_text_that_is_written_in_parts_is_the_same(
+    broker: Broker, cards: Cards, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    cards("GPU-a", "GPU-b", "GPU-c")
+    exporter_ = Exporter(broker, fsck_seconds=0)
+    whole = exporter_.render(accept)
+    exporter_._pool._texts.clear()
+    monkeypatch.setattr(exporter, "_AT_A_TIME", 2)
+    assert exporter_.render(accept) == whole
+
+
 def test_scrapes_that_come_together_share_one_look(broker: Broker, cards: Cards) -> None:
     cards("GPU-a")
     exporter_ = Exporter(broker, fsck_seconds=0)
@@ -311,5 +352,6 @@ def test_every_family_has_words_and_a_base_unit(scrape: Scrape, broker: Broker, 
     for name, family in scrape().families.items():
         assert family.documentation, name
         assert name.startswith("gpubroker_"), name
+        assert not name.endswith("_created"), name  # a gauge, to who reads text
         assert not name.endswith(("_ms", "_mb", "_percent", "_mw", "_c")), name
     assert exporter.FSCK_SECONDS > exporter.FRESH_SECONDS
