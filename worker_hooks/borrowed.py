@@ -18,6 +18,7 @@ from broker.process import began
 from worker_hooks import environment, holding, losing, rescheduling, sizing
 from worker_hooks.again import RunAgain
 from worker_hooks.holding import JobLease, granted_of, note
+from worker_hooks.horse import admits
 from worker_hooks.keeper import Keeper
 from worker_hooks.request import GpuRequest, lease_name
 
@@ -78,7 +79,18 @@ def _borrowed(request: GpuRequest, function: str, job: Job | None) -> Iterator[N
 
 
 def _acquired(broker: Broker, job: Job | None, request: GpuRequest, asked: dict[str, Any]) -> Lease:
-    """At once, or after a wait; or the job is put off, and this process ends."""
+    """At once, or after a wait; or the job is put off, and this process ends.
+
+    Raises:
+        RunAgain: the worker is one of ours, and its job was sent off without its request (``queue.enqueue``, cron): it
+            knows it from now on, and parks the job instead of being kept busy by it (law 12).
+    """
+    if job is not None and "gpu" not in job.meta and job.func_name == asked["function"] and admits():
+        try:
+            return broker.acquire(request.asks, **(asked | {"wait": 0}))
+        except (InsufficientMemory, ImpossibleRequest):  # there may be room on another host
+            job.meta["gpu"] = request.as_meta()
+            raise RunAgain("there is no room, and its worker did not know yet what it asks for") from None
     if job is None or request.reschedule is None or not rescheduling.in_a_horse(job):
         return broker.acquire(request.asks, **asked)
     try:

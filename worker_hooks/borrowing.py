@@ -27,7 +27,7 @@ from broker.lease import Lease
 from broker.ledger.scripts import script
 from broker.process import began
 from broker.settings import Settings
-from worker_hooks import holding, parking, sizing
+from worker_hooks import holding, horse, parking, sizing
 from worker_hooks.dequeuing import Dequeuing, Found
 from worker_hooks.holding import JobLease, granted_of, note
 from worker_hooks.horse import Horse, Named
@@ -49,6 +49,7 @@ class Borrowing(Horse, Dequeuing):
     def bootstrap(self, *args: Any, **options: Any) -> None:
         """As RQ's; first the keeper is started, while this process has no thread and has forked nothing."""
         _ = self._keeper
+        os.environ[horse.ADMITS] = str(os.getpid())
         super().bootstrap(*args, **options)
 
     @cached_property

@@ -9,10 +9,12 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import redis
 from redis.driver_info import DriverInfo
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
@@ -34,6 +36,7 @@ _IDLE_SECONDS = 5  # without a job, after which an idle worker looks around
 _PATIENCE_SECONDS = 10  # with a server that is asked and does not answer
 _OVERDUE_SECONDS = 5.0  # at most, between two looks for jobs that waited for as long as they would
 _DOOR = "the ledger"
+_AWAY = (redis.ConnectionError, redis.TimeoutError)
 
 
 class Found(NamedTuple):
@@ -49,7 +52,7 @@ class Found(NamedTuple):
 class Dequeuing(BaseWorker):
     """For a worker of RQ's: put it before RQ's class among the bases."""
 
-    _in_hand = False
+    _in_hand = _looking = False
     _found: Found | None = None
     _overdue_at = 0.0
 
@@ -82,11 +85,20 @@ class Dequeuing(BaseWorker):
     ) -> tuple[Job, Queue] | None:
         """As RQ's, but jobs come by our own doors."""
         theirs = self.queue_class
-        self.queue_class = _OwnDoors(self, theirs)  # type: ignore[assignment]
+        self.queue_class, self._looking = _OwnDoors(self, theirs), True  # type: ignore[assignment]
         try:
             return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
         finally:
-            self.queue_class = theirs
+            self.queue_class, self._looking = theirs, False
+
+    def heartbeat(self, *args: Any, **options: Any) -> None:
+        """As RQ's; a worker that was told to stop does not wait until Redis is back to look for jobs."""
+        try:
+            super().heartbeat(*args, **options)
+        except _AWAY:
+            if self._looking and self._stop_requested:
+                raise StopRequested from None
+            raise
 
     def next_job(self, queues: Sequence[Queue], timeout: int | None) -> tuple[Job, Queue] | None:
         """The next job to start; ``None`` in burst mode if there is none and none is parked.
@@ -103,6 +115,9 @@ class Dequeuing(BaseWorker):
                 self._found = self._rest(queues, min(timeout or _IDLE_SECONDS, _IDLE_SECONDS))
                 if self._found is None and not self._stop_requested:
                     raise DequeueTimeout(timeout, [queue.key for queue in queues])
+        except _AWAY:
+            if not self._stop_requested:
+                raise
         finally:
             self._in_hand = self._found is not None
         if self._found is None and self._stop_requested:
@@ -267,7 +282,8 @@ class Dequeuing(BaseWorker):
         """A job that was popped is settled first: one that has not started goes back, a running one ends."""
         if self._in_hand:
             self._state = WorkerStatus.BUSY
-        super()._shutdown()  # type: ignore[no-untyped-call]
+        with suppress(*_AWAY):  # RQ notes the wish; this is a signal's handler, in the midst of anything
+            super()._shutdown()  # type: ignore[no-untyped-call]
 
     def _return(self, lease: Lease) -> None:
         try:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 #: through the start gate on RQ's own connection: the script's hash, and the keys.
 JOB, REFUSED, GATE = "GPUBROKER_JOB_ID", "GPUBROKER_REFUSED", "GPUBROKER_GATE"
 
+#: Which worker admits jobs by their requests: its pid, for itself and its horses.
+ADMITS = "GPUBROKER_ADMITS"
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -160,6 +163,11 @@ class Spawned(OwnProcess):
 
 class SpawnedHorse(Spawned, SpawnWorker):
     """The horse of a ``GpuSpawnWorker``: what it does not need of its worker is not imported."""
+
+
+def admits() -> bool:
+    """Whether this process is a worker of ours, or a horse of one."""
+    return os.environ.get(ADMITS) in (str(os.getpid()), str(os.getppid()))
 
 
 def way_through(gate: Wire) -> str:

@@ -19,6 +19,7 @@ from tests.rq.conftest import PATIENCE, Stage
 from worker_hooks.request import GpuRequest
 
 KINDS = ("worker_hooks.GpuWorker", "worker_hooks.GpuSpawnWorker", "worker_hooks.GpuSimpleWorker")
+ROOT = Path(__file__).parents[2]
 META = {"gpu": GpuRequest.checked("1GiB").as_meta()}
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -218,3 +219,20 @@ def test_rate_limited_jobs(stage: Stage, kind: str) -> None:
     sent = [stage.queue.enqueue(jobs.succeed, number, meta=META, rate_limit=limit) for number in range(3)]
     stage.burst(kind)
     assert [job.return_value(refresh=True) for job in sent] == [0, 1, 2]
+
+
+def test_a_job_from_cron(stage: Stage, kind: str, tmp_path: Path) -> None:
+    """Cron sends the function off by itself, without its request."""
+    (tmp_path / "nightly.py").write_text(
+        "from rq import cron\nfrom tests.rq import jobs\n"
+        "cron.register(jobs.succeed, queue_name='photos', args=('nightly',), interval=600)\n"
+    )
+    stage.worker(kind)
+    command = [sys.executable, "-m", "rq.cli", "cron", str(tmp_path / "nightly.py"), "-u", stage.url]
+    with subprocess.Popen([*command, "-P", "."], cwd=ROOT) as cron:
+        try:
+            job = Job.fetch(stage.event("granted").fields["job_id"], connection=stage.redis)
+            assert stage.outcome(job) == "nightly"
+        finally:
+            cron.terminate()
+    done(stage, job, "nightly")

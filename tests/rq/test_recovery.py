@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
 
 import pytest
+from redis import Redis
 
 from broker import Broker
 from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from tests.conftest import report
 from tests.rq import jobs
-from tests.rq.conftest import Stage
+from tests.rq.conftest import PATIENCE, Stage
 from worker_hooks.parking import Lot
 from worker_hooks.recovery import recover_abandoned
 
 pytestmark = pytest.mark.timeout(120)
 KILLED = "tests.rq.workers.KilledBeforeStart"
+TOLD_TO_STOP = "tests.rq.workers.ToldToStopWithoutRedis"
 
 
 def recovered(stage: Stage) -> int:
@@ -65,14 +68,23 @@ def test_a_worker_that_looked_dead_for_a_while_does_not_run_a_job_twice(stage: S
     assert stage.queue.finished_job_registry.count == 0
 
 
-def test_a_worker_cut_off_from_the_ledger_ends_its_job_within_the_ttl(
-    stage: Stage, cards: Callable[..., None], tmp_path: object
-) -> None:
+def test_a_worker_cut_off_from_the_ledger_ends_its_job_within_the_ttl(stage: Stage) -> None:
     with EmbeddedServer() as ledger:
         with Broker.from_url(ledger.url) as broker:
             Publisher(broker, "h1").publish([report("GPU-a")], 600_000)
         job = stage.enqueue(jobs.sleep_long, retries=0)
         stage.worker(GPUBROKER_REDIS_URL=ledger.url)
-        while job.get_status() != "started":
-            stage.redis.blpop(["nothing"], timeout=0.1)
+        with Redis.from_url(ledger.url, socket_timeout=PATIENCE + 10) as told:
+            assert told.blpop(["told"], timeout=PATIENCE)  # past the start gate, which needs the ledger
     assert "LeaseLost" in stage.outcome(job)
+
+
+def test_a_worker_that_is_told_to_stop_ends_though_redis_is_away() -> None:
+    with EmbeddedServer() as server:
+        command = [sys.executable, "-m", "rq.cli", "worker", "-u", server.url, "-w", TOLD_TO_STOP, "photos"]
+        with subprocess.Popen(command, env={**os.environ, "GPUBROKER_REDIS_URL": server.url}) as worker:
+            try:
+                worker.wait(60)  # it asks for some seconds, as redis-py does, and once more to say that it ends
+            finally:
+                worker.kill()
+    assert worker.returncode != -signal.SIGKILL

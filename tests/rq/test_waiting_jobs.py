@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from rq import Queue, Worker
+from rq import Queue, Retry, Worker
 from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry
 
@@ -59,6 +59,41 @@ def test_a_waiting_job_runs_once_there_is_room_and_keeps_its_retries(stage: Stag
     assert job.meta["gpu"]["waited_ms"] >= 0
     assert job.meta["gpu"]["gpu_uuids"] == ["GPU-a"]
     assert_rq_holds_nothing(stage)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_sent_off_without_its_request_is_parked_as_well(stage: Stage, kind: str) -> None:
+    stage.broker.acquire("4GiB", lease_id="somebody", ttl=600)
+    job = stage.queue.enqueue(jobs.look, retry=Retry(max=2))  # not look.delay(): RQ knows nothing of GPUs
+    stage.worker(kind)
+    assert stage.event("queued").fields["job_id"] == job.id
+    stage.parked(job)
+    assert "pid" in stage.outcome(stage.queue.enqueue(jobs.plain))
+    free_the_card(stage)
+    stage.outcome(job)
+    job.refresh()
+    assert (job.get_status(), job.retries_left) == (JobStatus.FINISHED, 2)
+    assert_rq_holds_nothing(stage)
+
+
+def test_a_job_sent_off_without_its_request_starts_at_once_where_there_is_room(stage: Stage) -> None:
+    job = stage.queue.enqueue(jobs.look)
+    stage.burst()
+    job.refresh()
+    assert job.return_value()["device"] == "GPU-a"
+    assert "again" not in job.meta["gpu"]
+
+
+def test_a_job_sent_off_without_its_request_finds_room_on_another_host(stage: Stage) -> None:
+    Publisher(stage.broker, "h2").publish([report("GPU-b")], 600_000)
+    stage.broker.acquire("4GiB", gpu="GPU-a", lease_id="somebody", ttl=600)
+    job = stage.queue.enqueue(jobs.look)
+    stage.worker()
+    stage.parked(job)
+    stage.worker(GPUBROKER_HOST="h2")
+    stage.outcome(job)
+    job.refresh()
+    assert job.meta["gpu"]["gpu_uuids"] == ["GPU-b"]
 
 
 def test_rq_shows_a_waiting_job_as_scheduled(stage: Stage) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 
 from rq.job import Job
 from rq.queue import Queue
 
+from worker_hooks.dequeuing import Found
 from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
 
@@ -54,3 +56,12 @@ class StoppedAfterPop(GpuWorker):
     def reorder_queues(self, reference_queue: Queue) -> None:
         super().reorder_queues(reference_queue)
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class ToldToStopWithoutRedis(GpuWorker):
+    """Redis dies while it looks for a job, and then it is told to stop."""
+
+    def _popped(self, queues: Sequence[Queue]) -> Found | None:
+        os.kill(int(self.connection.info("server")["process_id"]), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super()._popped(queues)
