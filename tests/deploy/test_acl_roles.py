@@ -155,7 +155,7 @@ def test_jobs_that_wait_and_jobs_of_a_killed_worker_go_on_under_the_workers_user
             until(lambda: all(job.get_status() == JobStatus.FINISHED for job in held), "three, in turn", PATIENCE)
             lost = queue.enqueue(jobs.hold, -1, meta=LARGE, retry=Retry(max=1))
             until(lambda: lost.get_meta().get("begun"), "a job at work", PATIENCE)
-            name = lost.worker_name
+            name = Job.fetch(lost.id, connection=connection).worker_name
             dead = next(worker for worker in workers if _is_called(connection, name, worker.pid))
             dead.kill()
             until(lambda: lost.get_status() == JobStatus.FINISHED, "the other worker, once the lease is over", PATIENCE)

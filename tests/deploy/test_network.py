@@ -45,6 +45,7 @@ async def test_every_new_connection_asks_who_the_server_is_and_only_one_has_to_t
     server: Server, broker: Broker
 ) -> None:
     async with AsyncBroker.from_url(server.url) as again:
+        server.client.script_load(script("reap").text)  # who has to send a script asks for the server's version
         asked, told = [], []
         for _ in range(4):
             infos, scripts = _calls(server, "info"), _calls(server, "evalsha")

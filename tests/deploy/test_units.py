@@ -93,9 +93,12 @@ def test_nginx_understands_the_example(tmp_path: Path, certificate: Path) -> Non
     folder = certificate.parent
     text = PROXY.read_text().replace("/etc/gpubroker/tls/cert.pem", str(folder / "cert.pem"))
     text = text.replace("/etc/gpubroker/tls/key.pem", str(folder / "key.pem"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {tmp_path}/{kind}; " for kind in kinds)
     whole = tmp_path / "nginx.conf"
     whole.write_text(
-        f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ access_log off; include {tmp_path}/site.conf; }}\n"
+        f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ access_log off; {temporary}"
+        f"include {tmp_path}/site.conf; }}\n"
     )
     (tmp_path / "site.conf").write_text(text)
     run = subprocess.run(["nginx", "-t", "-c", str(whole), "-p", str(tmp_path)], capture_output=True, text=True)
