@@ -168,9 +168,13 @@ class Tries:
         return wait if redirected else self._wait
 
 
+#: How servers begin to say that a command inside a script is not its user's: Redis 7.2 and Valkey, Redis 7.0.
+_DENIED = ("ACL failure", "The user executing the script")
+
+
 def not_allowed(error: redis.RedisError) -> bool:
     """Whether the user may not do it; in a script some servers tell so in words only."""
-    return isinstance(error, exceptions.NoPermissionError) or str(error).startswith("ACL failure")
+    return isinstance(error, exceptions.NoPermissionError) or str(error).startswith(_DENIED)
 
 
 def translate(error: redis.RedisError, url: str) -> BrokerError:

@@ -203,19 +203,15 @@ _size: ContextVar[float | None] = ContextVar("size", default=None)
 
 @functools.cache
 def _queue_connection() -> Redis:
-    """RQ's own connection: it stores bytes, so it cannot be the broker's.
+    """Where jobs go whose decorator names no connection: to the ledger's Redis.
 
     Raises:
-        InvalidRequest: the ledger is found through Sentinels or a cluster, and RQ's Redis is not named.
+        InvalidRequest: the ledger is in a cluster, and RQ's Redis is not named.
     """
-    from broker.connection import check_url
-    from broker.ledger.server import shown_url
     from broker.settings import Settings
+    from worker_hooks.queue_connection import queue_connection
 
-    url = check_url(Settings().redis_url)
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise InvalidRequest("connection", shown_url(url), "RQ's own Redis: @gpu_job(..., connection=Redis(...))")
-    return Redis.from_url(url)
+    return queue_connection(Settings().redis_url)
 
 
 def _borrowed(request: GpuRequest, function: str, measure: Callable[[], float] | None) -> AbstractContextManager[None]:

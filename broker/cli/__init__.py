@@ -39,6 +39,8 @@ _VERBS = {
     "history": ("broker.cli.events:history", "The samples of one GPU."),
     "trend": ("broker.cli.trend:trend", "Where one GPU's temperature goes, and what it crosses next."),
     "config": ("broker.cli.config:config", "Read or change the pool's configuration."),
+    "healthy": ("broker.cli.healthy:healthy", "Whether an agent, worker or server does its work, for supervisors."),
+    "acl": ("broker.cli.acl:acl", "The server's users: one a role, with few rights."),
 }
 _PLUGIN_GROUP = "gpubroker.commands"
 _PLUGIN_HELP = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ _DEFAULT_PORT = 8390
 )  # fmt: skip
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A certificate, PEM.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key, PEM.")
+@click.option("--unit", is_flag=True, help="Print a unit for systemd, and do nothing more.")
 @pool_options
 def serve(
     host: str,
@@ -27,6 +29,7 @@ def serve(
     token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    unit: bool,
     redis_url: str,
     pool: str,
 ) -> None:
@@ -34,6 +37,9 @@ def serve(
 
     Without tokens it listens on this machine alone, and there everybody may do everything.
     """
+    if unit:
+        click.echo((files("broker.cli") / "gpubroker-serve.service").read_text(encoding="utf-8"), nl=False)
+        return
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together")
     try:

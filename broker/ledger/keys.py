@@ -11,7 +11,7 @@ _POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 #: Order in which every script receives the pool's keys; ``lua/include/keys.lua`` unpacks the same order.
 ORDER = (
-    "ledger", "config", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases",
+    "ledger", "root", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases",
     "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
     "metrics_prefix", "hosts", "host_prefix", "tenants", "tenant_prefix", "classes", "wide", "reserved",
     "lines_prefix", "line_prefix", "groups", "stale", "hardware_prefix",
@@ -44,7 +44,7 @@ class Keys:
             "all",
             (
                 f"{root}ledger",  # hash: epoch, token, seq, clock_ms, soonest, ...
-                f"{root}config",  # hash: thresholds that differ from the defaults; NAME@UUID overrides for one GPU
+                root,  # the scripts reach `config` by it: to declare a key is to need every right to it
                 f"{root}gpus",  # set of UUIDs
                 f"{root}gpu:",  # hash a GPU; beside its facts a field lease:ID with the bytes of each lease on it
                 f"{root}free",  # zset: UUID by free bytes, only GPUs open for grants; free@CLASS the same for one class
@@ -87,8 +87,8 @@ class Keys:
 
     @property
     def config(self) -> str:
-        """Hash: configuration that differs from the defaults."""
-        return self._at("config")
+        """Hash: thresholds that differ from the defaults; ``NAME@UUID`` overrides for one GPU."""
+        return self._at("root", "config")
 
     @property
     def gpus(self) -> str:

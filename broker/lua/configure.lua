@@ -17,11 +17,11 @@ for i = 2, #ARGV, 2 do
   end
 end
 if refusal then return refusal end
-if tonumber(call('HGET', CONFIG, 'version') or 0) ~= version then return 'changed' end
+if tonumber(call('HGET', ROOT .. 'config', 'version') or 0) ~= version then return 'changed' end
 local values = { 'version', int(version + 1) }
 for i = 2, #ARGV do table.insert(values, ARGV[i]) end
-call('DEL', CONFIG)
-call('HSET', CONFIG, unpack(values))
+call('DEL', ROOT .. 'config')
+call('HSET', ROOT .. 'config', unpack(values))
 -- What every script needs stands beside the clock: one read less for each.
 call('HSET', LEDGER, 'silence_ms', int(math.max(10000, 3 * setting_ms('monitor_interval', 3))),
   'events_max', int(setting('events_max', 20000)),

@@ -14,6 +14,8 @@ local host = name('host', ARGV[1])
 if refusal then return refusal end
 if call('SISMEMBER', HOSTS, host) == 0 then return 'unknown' end
 if ARGV[2] == '1' and tonumber(call('HGET', HOST_OF .. host, 'fresh_until') or 0) >= now then return 'fresh' end
+-- law 2: whose user may not write samples is refused here, before anything else is written.
+call('PEXPIRE', METRICS_OF .. host, 86400000) -- its history may be looked at for a day
 -- What the agent saw of a card's health, or of people at it, it sees no more.
 local function lift_marks(card)
   local by = call('HGET', GPU_OF .. card.uuid, 'drained_by') or ''
@@ -41,7 +43,6 @@ for _, uuid in ipairs(uuids) do
     end
   end
 end
-call('PEXPIRE', METRICS_OF .. host, 86400000) -- its history may be looked at for a day
 call('SREM', HOSTS, host)
 widened[host] = nil
 call('SREM', STALE, host)

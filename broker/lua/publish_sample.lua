@@ -63,6 +63,8 @@ if before[1] and before[1] ~= life and machine ~= '' and (before[7] or '') ~= ''
     and call('SISMEMBER', HOSTS, host) == 1 and tonumber(before[8] or 0) >= now then
   return { 'taken', int(now), int(told_epoch), before[8] }
 end
+-- law 2: whose user may not write samples is refused here, before anything else is written.
+call('PERSIST', METRICS_OF .. host)
 -- law 11: an agent that remembers an older epoch worked with a ledger that has lost something since. Its host's holders
 -- are given time to register, once; one that comes much later finds its holders' memory counted as unmanaged.
 if known_epoch ~= 0 and known_epoch < told_epoch and before[5] ~= int(told_epoch)
@@ -97,10 +99,7 @@ for uuid in string.gmatch(before[4] or '', '%S+') do
     end
   end
 end
-if call('SADD', HOSTS, host) == 1 then
-  call('PERSIST', METRICS_OF .. host)
-  journal('joined', 'host', host, 'source', ARGV[5])
-end
+if call('SADD', HOSTS, host) == 1 then journal('joined', 'host', host, 'source', ARGV[5]) end
 local known = host_of(host)
 local more = tonumber(ARGV[12] ~= '' and ARGV[12] or 0) > known.memory or tonumber(ARGV[13] ~= '' and ARGV[13] or 0) > known.cpus
 call('HSET', HOST_OF .. host, 'host', host, 'state', ARGV[3], 'reason', ARGV[4], 'source', ARGV[5],

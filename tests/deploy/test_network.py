@@ -41,19 +41,24 @@ def _held(broker: Broker) -> int:
     return sum(gpu.leased_bytes for gpu in broker.gpus())
 
 
-async def test_hello_is_said_once_a_connection_and_by_every_new_one(server: Server, broker: Broker) -> None:
+async def test_every_new_connection_asks_who_the_server_is_and_only_one_has_to_tell_the_ledger(
+    server: Server, broker: Broker
+) -> None:
     async with AsyncBroker.from_url(server.url) as again:
-        said = []
+        server.client.script_load(script("reap").text)  # who has to send a script asks for the server's version
+        asked, told = [], []
         for _ in range(4):
-            before = _calls(server, "evalsha")
+            infos, scripts = _calls(server, "info"), _calls(server, "evalsha")
             for _ in range(10):
                 broker.reap()
                 await again.reap()
-            said.append(_calls(server, "evalsha") - before - 20)
-            if len(said) > 1:
+            told.append(_calls(server, "evalsha") - scripts - 20)
+            asked.append(_calls(server, "info") - infos - 3)  # this test's own
+            if len(asked) > 1:
                 server.client.client_kill_filter(_type="normal", skipme=True)
-        # First by the new connection, and again by the one that came before there was a ledger; then by nobody.
-        assert said == [2, 0, 2, 2]
+        # By the new connection, and again by the one that came before there was a ledger; then by nobody.
+        assert asked == [2, 0, 2, 2]
+        assert told == [1, 0, 0, 0]
 
 
 def _calls(server: Server, command: str) -> int:

@@ -1,7 +1,7 @@
 -- The pool's keys, in the order of broker/ledger/keys.py: where a script says LEDGER it is sent KEYS[1], and so on. A name
 -- that ends in _OF is completed with a host, UUID or id. All share the hash tag {POOL}: records are reached by prefix,
 -- and still live in the slot that KEYS declare.
--- keys: LEDGER CONFIG GPUS GPU_OF FREE FRESH CAPACITY LEASE_OF LEASES ENDED_OF WAITER_OF WAITERS WAITING WAKE_OF EVENTS
+-- keys: LEDGER ROOT GPUS GPU_OF FREE FRESH CAPACITY LEASE_OF LEASES ENDED_OF WAITER_OF WAITERS WAITING WAKE_OF EVENTS
 -- keys: METRICS_OF HOSTS HOST_OF TENANTS TENANT_OF CLASSES WIDE RESERVED LINES_OF LINE_OF GROUPS STALE HARDWARE_OF CREW_OF
 -- keys: SIZE_OF SIZES
 local call, format, MIB = redis.call, string.format, 1048576

@@ -24,7 +24,7 @@ local widened = {} -- hosts of several cards on which more may be free than `wid
 -- A number of the configuration, or its default where somebody wrote something else there by hand. Defaults are those of
 -- broker/thresholds.py; a test holds the two together.
 local function setting(name, default)
-  local text = call('HGET', CONFIG, name)
+  local text = call('HGET', ROOT .. 'config', name)
   return text and #text <= 16 and string.match(text, '^%d+%.?%d*$') and tonumber(text) or default
 end
 

@@ -99,7 +99,7 @@ function read_caps(reports)
     table.insert(names, 'memory_limit_mb@' .. report.uuid)
     table.insert(names, 'memory_reserve_mb@' .. report.uuid)
   end
-  caps = call('HMGET', CONFIG, unpack(names))
+  caps = call('HMGET', ROOT .. 'config', unpack(names))
 end
 
 -- budget = min(total, limit) - reserve - unmanaged; the last known one while the card cannot be read.
