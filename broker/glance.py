@@ -1,8 +1,8 @@
 """One look at a pool with next to no imports: for commands that are over in the blink of an eye.
 
 Redis's client and the models take a quarter of a second to import; a look takes a socket, hiredis and plain texts. It
-is taken where all goes well; whatever is unusual (TLS, Sentinels, a wrong password, nobody there) is left to the client,
-which knows what to try and what to say.
+is taken where all goes well; whatever is unusual (TLS, Sentinels, a wrong password, nobody there) is left to the
+client, which knows what to try and what to say.
 """
 
 from __future__ import annotations
