@@ -177,10 +177,7 @@ _CALL = re.compile(r"call\('([A-Z]+)'")
 def _rights(broker: Broker) -> Iterator[Finding]:
     """What this user may not do and an agent or a worker would have to: by what clients and scripts send."""
     sent = {found for name in scripts.names() for found in _CALL.findall(scripts.script(name).text)}
-    try:
-        user = str(broker.redis.acl_whoami())
-    except redis.RedisError:
-        user = "this user"
+    user = broker.redis.connection_pool.connection_kwargs.get("username") or "default"
     try:
         denied = broker.redis.eval(_MAY_NOT, 1, broker.keys.ledger, *sorted({*sent, *_CLIENTS}))
     except redis.RedisError as error:

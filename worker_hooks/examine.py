@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from broker.doctor import Finding, of_server
 
 if TYPE_CHECKING:
@@ -182,10 +184,16 @@ def _seats(broker: Broker, queue: str) -> list[str]:
 
 def _keeper_beside(pid: int) -> bool | None:
     """``None`` where the process cannot be seen from here, in another container for instance."""
-    import psutil
-
     try:
         children = psutil.Process(pid).children()
-        return any("worker_hooks.keeping" in child.cmdline() for child in children)
     except psutil.Error:
         return None
+    return any("worker_hooks.keeping" in _command(child) for child in children)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Of one that is dead, and not buried yet, nothing is left."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -35,7 +35,7 @@ def test_lines_stand_under_each_other_and_end_with_what_is_the_matter(cli: Cli, 
     Publisher(broker, "bare").publish([], 600_000, host_state="UNAVAILABLE", host_reason="no NVML library")
     *lines, _ = cli("status").stdout.splitlines()
     assert lines == [
-        "[0] a-longer-name  A                OPTIMAL      0 / 6144 MiB lent, 0 used",
+        "[0] a-longer-name  A               OPTIMAL      0 / 6144 MiB lent, 0 used",
         "[0] h1             Test 6GB  77°C  THROTTLED    0 / 6144 MiB lent, 0 used | 77 °C",
         "[1] h1             Test 6GB  77°C  THROTTLED    0 / 6144 MiB lent, 0 used | 77 °C",
         "[-] bare           -               UNAVAILABLE    | no NVML library",

@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 _WIDE, _HIGH = 120, 32
 _GRACE_SECONDS = 10.0
 _HELP = """\
-1 2 3 4, Tab   cards, leases, waiters, events
-↑ ↓ j k        choose a row; PgUp PgDn Home End
-s              another order
-/              only rows with a word: a host, a name, a UUID, a lease; Esc shows all
-d  u           drain, undrain the chosen card, or host where the row is a host
-r              ask the holder of the chosen lease to end it (10 s)
-q              quit
+1 2 3 4 Tab  cards, leases, waiters, events
+↑ ↓ j k      choose a row; PgUp PgDn Home End
+s            another order
+/            only rows with a word: host, name, UUID, lease; Esc: all
+d u          drain, undrain the chosen card, or host by its row
+r            ask the holder of the chosen lease to end it (10 s)
+q            quit
 
-█ used by leases  ▒ lent, not used  ▚ unmanaged: by processes without a lease  · free"""
+█ used by leases            ▒ lent, not used
+▚ used without a lease      · free"""
 
 
 class Taken(Message):
@@ -94,12 +95,13 @@ class Top(App[None]):
     .wide .pane { display: block; }
     .wide #panes { layout: grid; grid-size: 2 3; grid-rows: 3fr 2fr 1fr; }
     .wide #cards, .wide #events { column-span: 2; }
+    #detail { height: 2; padding: 0 2; color: $text-muted; }
     #filter { display: none; height: 1; border: none; padding: 0 1; }
     #filter.-shown { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "pane('cards')", "cards"), Binding("2", "pane('leases')", "leases"),
-        Binding("3", "pane('waiters')", "waiters"), Binding("4", "pane('events')", "events"),
+        Binding("1", "pane('cards')", "panes", key_display="1-4"), Binding("2", "pane('leases')", show=False),
+        Binding("3", "pane('waiters')", show=False), Binding("4", "pane('events')", show=False),
         Binding("tab", "next_pane", show=False, priority=True), Binding("s", "sort", "sort"),
         Binding("slash", "filter", "filter"), Binding("escape", "all", show=False), Binding("d", "drain", "drain"),
         Binding("u", "undrain", "undrain"), Binding("r", "revoke", "revoke"),
@@ -123,6 +125,7 @@ class Top(App[None]):
             yield Pane("leases", rows.LEASES, rows.LEASE_SORTS, rows.leases, "leases")
             yield Pane("waiters", rows.WAITERS, rows.WAITER_SORTS, rows.waiters, "waiters")
             yield Pane("events", rows.EVENTS, rows.EVENT_SORTS, rows.events, "events")
+        yield Static("", id="detail", markup=False)
         yield Input(placeholder="a word", id="filter")
         yield Footer(show_command_palette=False)
 
@@ -158,6 +161,12 @@ class Top(App[None]):
         for pane in self._panes:
             if pane.display:
                 pane.show(self.picture)
+
+    @on(Pane.Chosen)
+    def _tell(self, message: Pane.Chosen) -> None:
+        if message.pane is self.pane:
+            row = message.pane.chosen
+            self.query_one("#detail", Static).update("" if row is None else row.more)
 
     # -- panes ---------------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,14 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Region, Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from broker.cli.top.feed import Picture
 from broker.cli.top.rows import BAR, Column, Row, Sort
 
-_GAP, _MARK = 2, 2
+_MARK = 2
 #: Used by leases, lent beyond that, unmanaged, the rest: told apart without colour too.
 _BAR = (("█", "green"), ("▒", "cyan"), ("▚", "red"), ("·", "dim"))
 _HEADER, _CHOSEN = Style(bold=True, underline=True), Style(reverse=True)
@@ -37,6 +38,14 @@ class Pane(ScrollView, can_focus=True):
         Binding("home,g", "go(0)", show=False),
         Binding("end,G", "go(-1)", show=False),
     ]
+
+    class Chosen(Message):
+        """Another row is the chosen one, or the same one has other words."""
+
+        def __init__(self, pane: Pane) -> None:
+            """Of this pane."""
+            self.pane = pane
+            super().__init__()
 
     def __init__(
         self, title: str, columns: Sequence[Column], sorts: dict[str, Sort | None], make: MakeRows, name: str
@@ -61,7 +70,7 @@ class Pane(ScrollView, can_focus=True):
         self.virtual_size = Size(self.size.width, len(self.rows) + 1)
         order = f", by {self.sort}" if len(self._sorts) > 1 else ""
         self.border_title = f"{self.title} {len(self.rows)}{order}"
-        self.refresh()
+        self._tell()
 
     def sort_otherwise(self) -> None:
         """The next order; the next picture has it."""
@@ -77,26 +86,30 @@ class Pane(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """One line of what is in sight; the header stays on top."""
         width = self.size.width
-        widths = _widths(tuple(self._columns), max(width - _MARK, 1))
+        widths = _widths(tuple(self._columns), width)
         if y == 0:
             cells = [_fit(one.title, space, one.right) for one, space in zip(self._columns, widths, strict=True)]
-            segments = [Segment("  " + (" " * _GAP).join(cells), _HEADER)]
+            gap = " " * _gap(tuple(self._columns), width)
+            segments = [Segment("  " + gap.join(cells), _HEADER)]
         else:
             at = self.scroll_offset.y + y - 1
             segments = self._segments(at, widths) if at < len(self.rows) else []
         return Strip(segments).crop_extend(0, width, None).apply_style(self.rich_style)
 
     def _segments(self, at: int, widths: Sequence[int]) -> list[Segment]:
-        row, chosen = self.rows[at], at == self._at
+        row, chosen, gap = self.rows[at], at == self._at, _gap(tuple(self._columns), self.size.width)
         over = _CHOSEN if chosen and self.has_focus else Style()
         segments = [Segment("> " if chosen else "  ", over)]
         for place, (column, space) in enumerate(zip(self._columns, widths, strict=True)):
+            if place == len(row.cells) - 1 < len(self._columns) - 1:
+                segments.append(Segment(row.cells[place], _style(row.styles[place]) + over))
+                break
             if column.title == BAR and row.bar is not None:
                 segments += bar(row.bar, space)
             else:
                 style = row.styles[place] if place < len(row.styles) else ""
                 segments.append(Segment(_fit(row.cells[place], space, column.right), _style(style) + over))
-            segments.append(Segment(" " * _GAP, over))
+            segments.append(Segment(" " * gap, over))
         return segments
 
     # -- moving --------------------------------------------------------------------------------------------------------
@@ -117,7 +130,11 @@ class Pane(ScrollView, can_focus=True):
         self._at = max(0, min(at, len(self.rows) - 1))
         # The header covers one line, so that line above has to be in sight as well.
         self.scroll_to_region(Region(0, self._at, 1, 2), animate=False)
+        self._tell()
+
+    def _tell(self) -> None:
         self.refresh()
+        self.post_message(self.Chosen(self))
 
     def on_click(self, event: Click) -> None:
         """Choose the row under the pointer."""
@@ -142,9 +159,15 @@ def _style(text: str) -> Style:
 
 
 @cache
+def _gap(columns: tuple[Column, ...], width: int) -> int:
+    """Between two columns: one sign where there is no room for two."""
+    return 2 if width >= _MARK + sum(one.width + 2 for one in columns) else 1
+
+
+@cache
 def _widths(columns: tuple[Column, ...], width: int) -> list[int]:
     """What each column gets: its own width, and its share of what is left over."""
-    left = max(0, width - sum(one.width for one in columns) - _GAP * len(columns))
+    left = max(0, width - _MARK - sum(one.width + _gap(columns, width) for one in columns))
     shares = sum(one.grows for one in columns)
     return [one.width + (left * one.grows // shares if shares else 0) for one in columns]
 

@@ -28,13 +28,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: what it stands for (``"gpu"`` and its UUID, for instance), its cells and their styles, its bar."""
+    """One row: what it stands for (``"gpu"`` and its UUID, for instance), its cells and their styles, its bar.
+
+    Where it has fewer cells than there are columns, the last one takes all the room that is left.
+    """
 
     kind: str
     name: str
     cells: tuple[str, ...]
     styles: tuple[str, ...] = ()
     bar: tuple[int, int, int, int] | None = None  # used by leases, lent beyond that, unmanaged, of which total
+    more: str = ""  # what is told of it where it is the chosen one
 
 
 Sort = Callable[[Fields], object]
@@ -42,8 +46,8 @@ Sort = Callable[[Fields], object]
 #: Where a bar goes; its cell is empty.
 BAR = "MEMORY"
 CARDS = (
-    Column("GPU", 18, grows=1), Column("°C", 4, True), Column("STATE", 11), Column(BAR, 14, grows=2),
-    Column("LENT / TOTAL", 11, True), Column("USED", 5, True), Column("LEASES", 8, grows=3),
+    Column("GPU", 18, grows=1), Column("°C", 3, True), Column("STATE", 11), Column(BAR, 10, grows=1),
+    Column("LENT/TOTAL", 11, True), Column("USED", 5, True), Column("LEASES", 8, grows=2),
 )  # fmt: skip
 LEASES = (
     Column("LEASE", 16, grows=2), Column("HOST", 10, grows=1), Column("MEMORY", 9, True), Column("USED", 9, True),
@@ -110,34 +114,32 @@ def _card(gpu: Fields, now: int, title: str) -> Row:
     return Row(
         "gpu", gpu["uuid"],
         (
-            printable(title), "-" if heat is None else printable(heat), printable(state), "",
+            printable(title), printable(heat or "-"), printable(state), "",
             f"{lent / GIB:.1f} / {'-' if total is None else f'{total / GIB:.1f}'}G",
             "-" if used is None else f"{used / GIB:.1f}G", printable("; ".join(filter(None, (why, told)))),
         ),
         ("", style, style, "", "bold", "", "yellow" if why else ""),
         None if total is None else (by_leases, max(0, lent - by_leases), strange, total),
+        printable(f"{gpu['uuid']}  {'; '.join(words.reasons(gpu, now))}  {told}"),
     )  # fmt: skip
 
 
 def _host(host: Fields, own: Sequence[Fields], now: int) -> Row:
     silent = words.silent(host, now)
-    facts = [words.silence(host, now)] if silent else [host.get("reason", "")]
+    ill = silent or host.get("state", "OK") != "OK"
+    facts = [words.silence(host, now) if silent else host.get("reason", "")]
     facts += ["drained"] if host.get("drained") == "1" else []
+    if own:
+        lent = sum(int(gpu.get("leased_bytes") or 0) for gpu in own)
+        facts.append(f"{len(own)} {'card' if len(own) == 1 else 'cards'}, {format_size(lent)} lent")
     if not silent and host.get("cpu_percent"):
         facts.append(f"cpu {host['cpu_percent']} %")
     if not silent and host.get("memory_used_bytes") and host.get("memory_bytes"):
-        facts.append(f"{format_size(int(host['memory_used_bytes']))} of {format_size(int(host['memory_bytes']))}")
-    state = "UNAVAILABLE" if silent or host.get("state") not in ("OK", None) else "OK"
-    lent = sum(int(gpu.get("leased_bytes") or 0) for gpu in own)
-    total = sum(int(gpu.get("memory_total_bytes") or 0) for gpu in own)
-    return Row(
-        "host", host["host"],
-        (
-            printable(host["host"]), "", "" if state == "OK" else state, "",
-            f"{lent / GIB:.1f} / {total / GIB:.1f}G" if own else "", "", printable("; ".join(filter(None, facts))),
-        ),
-        ("bold", "", "red", "", "", "", "red" if state != "OK" else "dim"),
-    )  # fmt: skip
+        used, there = int(host["memory_used_bytes"]), int(host["memory_bytes"])
+        facts.append(f"memory {format_size(used)} of {format_size(there)}")
+    told = printable(", ".join(filter(None, facts)))
+    title = printable(host["host"])
+    return Row("host", host["host"], (title, told), ("bold", "red" if ill else "dim"), more=f"{title}: {told}")
 
 
 def leases(picture: Picture, sort: str, sought: str) -> list[Row]:
@@ -160,7 +162,13 @@ def _lease(lease: Fields, now: int) -> Row:
             printable(lease.get("owner", "")),
         ),
         ("", "", "bold", "", "yellow" if state != "active" else "green"),
+        more=printable(_more(lease)),
     )  # fmt: skip
+
+
+def _more(lease: Fields) -> str:
+    names = ("gpu_uuids", "owner", "tenant", "job_id", "function", "pid", "peak_bytes", "revoke_reason")
+    return " ".join([lease["id"], *(f"{name}={lease[name]}" for name in names if lease.get(name))])
 
 
 def waiters(picture: Picture, sort: str, sought: str) -> list[Row]:
@@ -175,6 +183,7 @@ def waiters(picture: Picture, sort: str, sought: str) -> list[Row]:
                 printable(picture.whys.get(waiter["id"], "")),
             ),
             ("", "", "bold"),
+            more=printable(f"{waiter['id']}: {picture.whys.get(waiter['id'], 'waits')}"),
         )
         for waiter in _sorted(picture.waiters, WAITER_SORTS[sort], sought)
     ]  # fmt: skip
@@ -193,9 +202,8 @@ def events(picture: Picture, _sort: str, sought: str) -> list[Row]:
 def _event(stream_id: str, fields: Fields) -> Row:
     at = datetime.fromtimestamp(int(fields.get("at") or 0) / 1000, UTC)
     told = " ".join(f"{name}={value}" for name, value in fields.items() if name not in ("seq", "kind", "at") and value)
-    return Row(
-        "event", stream_id, (f"{at:%H:%M:%S}", printable(fields.get("kind", "")), printable(told)), ("dim", "cyan")
-    )
+    kind, told = printable(fields.get("kind", "")), printable(told)
+    return Row("event", stream_id, (f"{at:%H:%M:%S}", kind, told), ("dim", "cyan"), more=f"{kind} {told}")
 
 
 def summary(picture: Picture) -> str:
