@@ -142,6 +142,8 @@ class Wire:
         return replies
 
     def _run_command(self, *command: Any) -> Any:
+        if self.witness is not None and command[0] not in ("EVALSHA", "EVAL"):
+            self.witness.sees(command)
         try:
             return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except NoScriptError:

@@ -52,11 +52,17 @@ class Recipe:
             self._write("# redis-cli reads the password from REDISCLI_AUTH")
 
     def sees(self, command: Sequence[Any]) -> None:
-        """A plain command, once however often it is sent."""
+        """A plain command, once however often it is sent.
+
+        Raises:
+            click.exceptions.Exit: it would wait for what happens.
+        """
         line = shlex.join([*self._way, *map(str, command)])
         if line not in self._seen:
             self._seen.add(line)
             self._write(line)
+        if "BLOCK" in command:
+            raise click.exceptions.Exit(0)
 
     def sees_script(self, name: str, keys: Sequence[str], argv: Sequence[str | int]) -> None:
         """A command of the ledger: its text into a file, and the call.

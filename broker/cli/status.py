@@ -88,7 +88,7 @@ def _card(gpu: dict[str, str], now: int) -> list[str]:
     more = " ".join(f"{name}({size // MIB}M)" for name, size in words.leases_on(gpu).items())
     reasons = "; ".join(words.reasons(gpu, now))
     return [
-        f"[{gpu['index']}]", printable(gpu["host"]), printable(gpu["name"]), f"{heat}°C" if heat else "",
+        f"[{gpu['index']}]", printable(gpu["host"]), printable(gpu["name"]), printable(f"{heat}°C") if heat else "",
         printable(words.state_of(gpu, now)), words.mib(words.number(gpu, "leased_bytes")),
         f" / {words.mib(words.number(gpu, 'memory_total_bytes'))} MiB lent, {used} used",
         *(f" | {printable(part)}" for part in (more, reasons) if part),

@@ -109,6 +109,7 @@ def test_what_only_asks_is_written_with_all_that_follows_from_its_answers(
     assert "job-7" in str(run(lines))
     assert "HELD" not in lines
     assert "XREVRANGE" in cli("events", "--redis-cli").stdout
+    assert "XREAD COUNT 500 BLOCK 3000 STREAMS" in cli("events", "--follow", "--redis-cli").stdout.splitlines()[-1]
     assert "--eval explain.lua" in cli("explain", "1GiB", "--redis-cli").stdout
 
 

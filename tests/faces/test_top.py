@@ -279,4 +279,4 @@ def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = CliRunner().invoke(main, ["top"])
     assert result.exit_code == 1
-    assert result.stderr == "Error: `gpubroker top` needs Textual: pip install 'gpubroker[top]'\n"
+    assert result.stderr == "gpubroker: `gpubroker top` needs Textual: pip install 'gpubroker[top]'\n"

@@ -16,8 +16,10 @@ def top(redis_url: str, pool: str) -> None:
     """
     from importlib.util import find_spec
 
+    from broker.errors import BrokerError
+
     if find_spec("textual") is None:
-        raise click.ClickException("`gpubroker top` needs Textual: pip install 'gpubroker[top]'")
+        raise BrokerError("`gpubroker top` needs Textual: pip install 'gpubroker[top]'")
     broker = broker_from(redis_url, pool)
 
     from broker.cli.top.app import Top

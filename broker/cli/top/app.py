@@ -9,7 +9,7 @@ from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.events import Resize
+from textual.events import DescendantFocus, Resize
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Static
@@ -113,20 +113,27 @@ class Top(App[None]):
         super().__init__()
         self._broker = broker
         self.picture: Picture | None = None
+        # Kept here, since a query finds nothing of them while a box with words is on top.
+        self._panes = [
+            Pane("cards", rows.CARDS, rows.CARD_SORTS, rows.cards, "cards"),
+            Pane("leases", rows.LEASES, rows.LEASE_SORTS, rows.leases, "leases"),
+            Pane("waiters", rows.WAITERS, rows.WAITER_SORTS, rows.waiters, "waiters"),
+            Pane("events", rows.EVENTS, rows.EVENT_SORTS, rows.events, "events"),
+        ]
+        self._summary = Static("…", id="summary", markup=False)
+        self._detail = Static("", id="detail", markup=False)
+        self._box = Input(placeholder="a word", id="filter")
         self._feed = Feed(
             broker, lambda picture: self.post_message(Taken(picture)), lambda why: self.post_message(Away(why))
         )
 
     def compose(self) -> ComposeResult:
         """A line, the panes, the word that is sought, the keys."""
-        yield Static("…", id="summary", markup=False)
+        yield self._summary
         with Container(id="panes"):
-            yield Pane("cards", rows.CARDS, rows.CARD_SORTS, rows.cards, "cards")
-            yield Pane("leases", rows.LEASES, rows.LEASE_SORTS, rows.leases, "leases")
-            yield Pane("waiters", rows.WAITERS, rows.WAITER_SORTS, rows.waiters, "waiters")
-            yield Pane("events", rows.EVENTS, rows.EVENT_SORTS, rows.events, "events")
-        yield Static("", id="detail", markup=False)
-        yield Input(placeholder="a word", id="filter")
+            yield from self._panes
+        yield self._detail
+        yield self._box
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -152,12 +159,12 @@ class Top(App[None]):
 
     @on(Away)
     def _is_away(self, message: Away) -> None:
-        self.query_one("#summary", Static).update(printable(f"no news: {message.why}"))
+        self._summary.update(printable(f"no news: {message.why}"))
 
     def _draw(self) -> None:
-        if self.picture is None or isinstance(self.screen, Words):
+        if self.picture is None:
             return
-        self.query_one("#summary", Static).update(f"pool {self._broker.pool}: {rows.summary(self.picture)}")
+        self._summary.update(f"pool {self._broker.pool}: {rows.summary(self.picture)}")
         for pane in self._panes:
             if pane.display:
                 pane.show(self.picture)
@@ -166,13 +173,9 @@ class Top(App[None]):
     def _tell(self, message: Pane.Chosen) -> None:
         if message.pane is self.pane:
             row = message.pane.chosen
-            self.query_one("#detail", Static).update("" if row is None else row.more)
+            self._detail.update("" if row is None else row.more)
 
     # -- panes ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def _panes(self) -> list[Pane]:
-        return list(self.query(Pane))
 
     @property
     def pane(self) -> Pane:
@@ -186,6 +189,12 @@ class Top(App[None]):
         self.pane.focus()
         self.call_after_refresh(self._draw)
 
+    @on(DescendantFocus)
+    def _focused(self, event: DescendantFocus) -> None:
+        """A pane that was clicked is the one that keys go to."""
+        if isinstance(event.widget, Pane) and event.widget is not self.pane:
+            self.action_pane(cast("str", event.widget.id))
+
     def action_next_pane(self) -> None:
         """Go to the next pane."""
         names = [cast("str", pane.id) for pane in self._panes]
@@ -198,9 +207,8 @@ class Top(App[None]):
 
     def action_filter(self) -> None:
         """Ask for a word."""
-        box = self.query_one("#filter", Input)
-        box.add_class("-shown")
-        box.focus()
+        self._box.add_class("-shown")
+        self._box.focus()
 
     @on(Input.Changed, "#filter")
     def _seek(self, event: Input.Changed) -> None:
@@ -214,9 +222,8 @@ class Top(App[None]):
 
     def action_all(self) -> None:
         """Seek nothing any more."""
-        box = self.query_one("#filter", Input)
-        box.value = ""
-        box.remove_class("-shown")
+        self._box.value = ""
+        self._box.remove_class("-shown")
         self.pane.focus()
 
     # -- acting --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class Feed:
                 # What the pushes say is in the next picture: here they only say that there is something new.
                 self._stopped.wait(LEAST_SECONDS - (time.monotonic() - began))
                 self._broker.run(_pushed(self._keys, picture.hosts, self._after))
-            except BrokerError as error:
+            except (BrokerError, KeyError, ValueError) as error:  # the last two: somebody wrote strange things by hand
                 if not self._stopped.is_set():
                     self._away(str(error))
                 self._stopped.wait(LEAST_SECONDS)
