@@ -78,7 +78,7 @@ def findings(broker: Broker, looks: Iterable[Look] = (), rq_url: str | None = No
         ("leases", lambda: _leases(broker, now)),
         ("waiters", lambda: _waiters(broker, now)),
         ("ledger", lambda: _sums(broker)),
-        *((_name(look), lambda look=look: look(broker, rq_url)) for look in looks),  # type: ignore[misc]
+        *((_name(look), lambda look=look: look(broker, rq_url)) for look in looks),
     )
     return [finding for about, look in own for finding in _allowed(about, look)]
 
@@ -186,12 +186,12 @@ def _rights(broker: Broker) -> Iterator[Finding]:
         says = f"{user} may run no script: it sees the pool, and can neither borrow nor publish nor act"
         yield Finding("rights", "warning", says, "right for who only looks; others need what docs/deployments.md lists")
         return
-    if len(denied) >= len(sent):  # type: ignore[arg-type]
+    if len(denied) >= len(sent):
         mend = f"ACL SETUSER {user} ~{broker.keys.root}*"
         yield Finding("rights", "wrong", f"{user} may not touch the keys of pool {broker.pool}", mend)
     elif denied:
-        words = " ".join(f"+{one.lower()}" for one in denied)  # type: ignore[union-attr]
-        says = f"{user} may not {', '.join(denied)}: scripts and clients send them"  # type: ignore[arg-type]
+        words = " ".join(f"+{one.lower()}" for one in denied)
+        says = f"{user} may not {', '.join(denied)}: scripts and clients send them"
         yield Finding("rights", "warning" if denied == ["INFO"] else "wrong", says, f"ACL SETUSER {user} {words}")
     else:
         yield Finding("rights", "fine", f"{user} may do all that agents and workers do")

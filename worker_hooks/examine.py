@@ -62,8 +62,8 @@ def rq(broker: Broker, rq_url: str | None) -> Iterator[Finding]:
 
 def _server(client: Redis, broker: Broker) -> Iterator[Finding]:
     """Where it is another than the ledger's, it has to keep what it is told as well."""
-    told: Mapping[str, Any] = client.info()  # type: ignore[assignment]
-    ledger: Mapping[str, Any] = broker.redis.info("server")  # type: ignore[assignment]
+    told: Mapping[str, Any] = client.info()
+    ledger: Mapping[str, Any] = broker.redis.info("server")
     if told.get("run_id") == ledger.get("run_id"):
         yield Finding("rq", "fine", "its jobs are on the ledger's server")
         return
@@ -74,7 +74,7 @@ def _server(client: Redis, broker: Broker) -> Iterator[Finding]:
 def _workers(client: Redis) -> list[_Worker]:
     from rq.worker_registration import REDIS_WORKER_KEYS
 
-    keys: Any = sorted(client.smembers(REDIS_WORKER_KEYS))  # type: ignore[arg-type]
+    keys: Any = sorted(client.smembers(REDIS_WORKER_KEYS))
     with client.pipeline(transaction=False) as pipeline:
         for key in keys:
             pipeline.hmget(key, "hostname", "pid", "version", "queues")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,8 @@ WITNESS_META = "gpubroker.witness"
 
 #: A shell that completes a word waits no longer.
 _COMPLETE_SECONDS = 0.3
+
+_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]+", re.ASCII)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -80,9 +83,11 @@ def completes(kind: str) -> Callable[[click.Context, click.Parameter, str], list
         pool = context.params.get("pool") or os.environ.get("GPUBROKER_POOL") or DEFAULT_POOL
         try:
             with Line(url, _COMPLETE_SECONDS) as line:
-                return [name for name in line.run(names(Keys(pool)))[kind] if name.startswith(begun)]
+                known = line.run(names(Keys(pool)))[kind]
         except (Unusual, BrokerError):
             return []
+        # A shell puts what it is offered on its line: nothing but what a name of ours may be.
+        return [name for name in known if name.startswith(begun) and _NAME.fullmatch(name)]
 
     return complete
 

@@ -45,9 +45,7 @@ def status(as_table: bool, redis_url: str, pool: str, as_json: bool) -> None:
         return _print_table(seen)
     # https://no-color.org: set to anything, it is meant.
     colour = False if os.environ.get("NO_COLOR") else None
-    for line in _lines(seen):
-        click.echo(line, color=colour)
-    return click.echo(_summary(seen), color=colour)
+    return click.echo("\n".join([*_lines(seen), _summary(seen)]), color=colour)
 
 
 def _look(redis_url: str, pool: str) -> Seen:
@@ -109,11 +107,14 @@ def _coloured(row: list[str], widths: Sequence[int]) -> str:
         for place, (text, width) in enumerate(zip(row, widths, strict=False))
     )
     *style, colour = words.STATE_STYLES.get(row[4], "white").split()
-    mark = {"fg": colour, "bold": "bold" in style}
+
+    def mark(text: str) -> str:
+        return click.style(text, fg=colour, bold="bold" in style)
+
     told = "".join(row[6:])
     return (
-        f"{click.style(index, fg='cyan')} {host}  {click.style(name, fg='blue')}  {click.style(heat, **mark)}  "
-        f"{click.style(state, **mark)}  {click.style(lent, fg='yellow', bold=True)}{told}"
+        f"{click.style(index, fg='cyan')} {host}  {click.style(name, fg='blue')}  {mark(heat)}  "
+        f"{mark(state)}  {click.style(lent, fg='yellow', bold=True)}{told}"
     ).rstrip()
 
 

@@ -24,6 +24,8 @@ _DRAINED = {
 
 def printable(text: str) -> str:
     """``text`` without what would steer a terminal: others may write names and reasons into the ledger."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 

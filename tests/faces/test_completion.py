@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
@@ -58,6 +59,12 @@ def test_names_come_from_the_ledger(complete: Callable[..., list[str]], broker: 
     assert complete("--", "drain", "--pool", "other", "GPU-") == []
 
 
+def test_what_is_no_name_is_not_offered(complete: Callable[..., list[str]], broker: Broker) -> None:
+    broker.redis.sadd(broker.keys.hosts, "h1", "$(touch x)", "h2\n--all", "\x1b[2J")
+    assert complete("drain", "--host", "") == ["h1"]
+    broker.redis.delete(broker.keys.hosts)
+
+
 def test_without_a_ledger_nothing_is_offered(
     complete: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,17 +73,17 @@ def test_without_a_ledger_nothing_is_offered(
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
-def test_bash_completes_a_uuid(redis_url: str, cards: Cards) -> None:
+def test_bash_completes_a_uuid(redis_url: str, cards: Cards, tmp_path: Path) -> None:
     cards("GPU-a", "GPU-b")
     script = (
-        f'gpubroker() {{ "{sys.executable}" -m broker.cli "$@"; }}; '
-        f'eval "$({sys.executable} -m broker.cli completion bash)"; '
-        "export -f gpubroker; COMP_WORDS=(gpubroker drain GPU-a); COMP_CWORD=2; "
-        'response=$(env COMP_WORDS="gpubroker drain GPU-a" COMP_CWORD=2 _GPUBROKER_COMPLETE=bash_complete '
-        f'"{sys.executable}" -m broker.cli); echo "$response"; complete -p gpubroker'
+        f'eval "$({sys.executable} -m broker.cli completion bash)"; complete -p gpubroker; '
+        'COMP_WORDS=(gpubroker drain GPU-a); COMP_CWORD=2; _gpubroker_completion "$0"; echo "${COMPREPLY[@]}"'
     )
+    command = tmp_path / "gpubroker"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m broker.cli "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
     told = subprocess.run(
-        ["bash", "-c", script], env={**os.environ, "GPUBROKER_REDIS_URL": redis_url}, capture_output=True, text=True,
-        timeout=60,
+        ["bash", "-c", script, str(command)], env={**os.environ, "GPUBROKER_REDIS_URL": redis_url},
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert told.stdout.splitlines() == ["plain,GPU-a", "complete -o nosort -F _gpubroker_completion gpubroker"]
+    assert told.stdout.splitlines() == ["complete -o nosort -F _gpubroker_completion gpubroker", "GPU-a"]

@@ -89,7 +89,7 @@ class Top(App[None]):
     CSS = """
     #summary { height: 1; padding: 0 1; text-style: bold; }
     #panes { height: 1fr; }
-    .pane { border-top: solid $primary; height: 1fr; display: none; scrollbar-size-vertical: 1; }
+    .pane { border-top: solid $primary; height: 1fr; display: none; overflow-x: hidden; scrollbar-size-vertical: 1; }
     .pane:focus { border-top: solid $accent; }
     .pane.-shown { display: block; }
     .wide .pane { display: block; }

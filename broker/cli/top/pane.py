@@ -69,7 +69,8 @@ class Pane(ScrollView, can_focus=True):
         self._at = max(0, min(self._at, len(self.rows) - 1))
         self.virtual_size = Size(self.size.width, len(self.rows) + 1)
         order = f", by {self.sort}" if len(self._sorts) > 1 else ""
-        self.border_title = f"{self.title} {len(self.rows)}{order}"
+        count = sum(row.kind != "host" for row in self.rows)
+        self.border_title = f"{self.title} {count}{order}"
         self._tell()
 
     def sort_otherwise(self) -> None:

@@ -50,14 +50,16 @@ CARDS = (
     Column("LENT/TOTAL", 11, True), Column("USED", 5, True), Column("LEASES", 8, grows=2),
 )  # fmt: skip
 LEASES = (
-    Column("LEASE", 16, grows=2), Column("HOST", 10, grows=1), Column("MEMORY", 9, True), Column("USED", 9, True),
-    Column("STATE", 10), Column("ENDS IN", 7, True), Column("HELD", 7, True), Column("OWNER", 6, grows=2),
+    Column("LEASE", 14, grows=2), Column("HOST", 8, grows=1), Column("MEMORY", 9, True), Column("ENDS IN", 7, True),
+    Column("STATE", 10), Column("USED", 9, True), Column("HELD", 7, True), Column("OWNER", 6, grows=2),
 )  # fmt: skip
 WAITERS = (
     Column("#", 3, True), Column("REQUEST", 16, grows=1), Column("MEMORY", 9, True), Column("WAITED", 7, True),
     Column("WHY", 20, grows=4),
 )  # fmt: skip
 EVENTS = (Column("TIME", 8), Column("EVENT", 10), Column("", 30, grows=1))
+
+_RANK: dict[str, int] = {state: rank for rank, state in enumerate(words.STATE_STYLES)}
 
 CARD_SORTS: dict[str, Sort | None] = {
     "host": None,
@@ -78,7 +80,6 @@ WAITER_SORTS: dict[str, Sort | None] = {
     "waited": lambda waiter: int(waiter.get("since") or 0),
 }
 EVENT_SORTS: dict[str, Sort | None] = {"newest": None}
-_RANK = {state: rank for rank, state in enumerate(words.STATE_STYLES)}
 
 
 def cards(picture: Picture, sort: str, sought: str) -> list[Row]:
@@ -157,8 +158,8 @@ def _lease(lease: Fields, now: int) -> Row:
         (
             printable(lease["id"]), printable(lease.get("host", "")),
             ("" if count == 1 else f"{count}x") + format_size(int(lease.get("memory_bytes") or 0)),
-            "-" if used is None else format_size(used), printable(state),
-            duration(int(lease.get("expires_at") or 0) - now), duration(now - int(lease.get("created_at") or now)),
+            duration(int(lease.get("expires_at") or 0) - now), printable(state),
+            "-" if used is None else format_size(used), duration(now - int(lease.get("created_at") or now)),
             printable(lease.get("owner", "")),
         ),
         ("", "", "bold", "", "yellow" if state != "active" else "green"),
