@@ -269,7 +269,9 @@ def read_until(end: int, word: bytes) -> bytes:
 
 def test_it_runs_on_a_terminal_and_leaves_it_as_it_was(terminal: tuple[subprocess.Popen[bytes], int]) -> None:
     process, end = terminal
-    assert b"\x1b[?1049h" in read_until(end, b"RTX 3060")
+    drawn = read_until(end, b"RTX 3060") + read_until(end, b"quit")
+    assert b"\x1b[?1049h" in drawn
+    assert not re.search(rb"\x1b\[[0-9;]*[34]8;", drawn)  # NO_COLOR was meant
     os.write(end, b"q")
     assert b"\x1b[?1049l" in read_until(end, b"\x1b[?1049l")
     assert process.wait(timeout=PATIENCE) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -110,7 +111,8 @@ class Top(App[None]):
 
     def __init__(self, broker: Broker) -> None:
         """Watch the broker's pool."""
-        super().__init__()
+        # Without colour, a terminal's own instead of Textual's greys.
+        super().__init__(ansi_color="NO_COLOR" in os.environ)
         self._broker = broker
         self.picture: Picture | None = None
         # Kept here, since a query finds nothing of them while a box with words is on top.
