@@ -208,6 +208,12 @@ def hosts(keys: Keys) -> Plan[list[dict[str, str]]]:
     return (yield from _hashes([keys.host(name) for name in sorted(names)]))
 
 
+def now(keys: Keys) -> Plan[int]:
+    """The ledger's time in milliseconds: Redis's clock, as the scripts correct it."""
+    time, offset = yield [("TIME",), ("HGET", keys.ledger, "clock_offset_ms")]
+    return _milliseconds(time) + int(offset or 0)
+
+
 def _milliseconds(time: Sequence[str]) -> int:
     return int(time[0]) * 1000 + int(time[1]) // 1000
 
@@ -340,6 +346,11 @@ def hardware(keys: Keys, uuid: str) -> Plan[dict[str, int | str]]:
 
     (said,) = yield [("HGETALL", keys.hardware(check_name("gpu", uuid)))]
     return {name: said[name] if name in WORDS else int(said[name]) for name in FIELDS if name in said}
+
+
+def drivers(keys: Keys, uuids: Sequence[str]) -> Plan[list[str | None]]:
+    """The version of the driver, as each of these GPUs tells it."""
+    return (yield [("HGET", keys.hardware(uuid), "driver") for uuid in uuids]) if uuids else []
 
 
 def processes(keys: Keys, uuid: str) -> Plan[list[ListedProcess]]:

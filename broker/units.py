@@ -49,6 +49,16 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes / MIB:.0f} MiB"
 
 
+def duration(milliseconds: int) -> str:
+    """``"12 s"``, ``"5 min"``, ``"3.2 h"``; ``"over"`` for a time that has passed."""
+    seconds = milliseconds / 1000
+    if seconds < 0:
+        return "over"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def parse_seconds(value: float, field: str, *, least: float, most: float, unit: str = "seconds") -> int:
     """Thousandths, milliseconds for instance, from a number between ``least`` and ``most``.
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import redis
 import redis.asyncio
@@ -21,6 +21,16 @@ from broker.ledger.server import require_version, shown_url
 T = TypeVar("T")
 
 
+class Witness(Protocol):
+    """Sees what a wire sends, before it does. A script that is not to be sent it stops with an exception of its own."""
+
+    def sees(self, command: plans.Command) -> None:
+        """A plain command of Redis's."""
+
+    def sees_script(self, name: str, keys: Sequence[str], argv: Sequence[str | int]) -> None:
+        """A command of the ledger's."""
+
+
 class Wire:
     """One pool on its server. Safe to share between threads, not across ``fork``."""
 
@@ -33,6 +43,8 @@ class Wire:
         self.keys = Keys(pool)
         self.pool = pool
         self.url = url or connection.url_of(client)
+        #: Where somebody wants to see what is sent.
+        self.witness: Witness | None = None
         self._finder: finding.Finder | None = None
         self._greeter: Greeter | None = None
 
@@ -56,6 +68,11 @@ class Wire:
         made._finder, made._greeter = finder, greeter
         return made
 
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """Host and port that Sentinels or a cluster named last; ``None`` where the URL says it."""
+        return None if self._finder is None else self._finder.known
+
     def call(self, name: str, *argv: str | int) -> Any:
         """Run one command of the ledger; a server that forgot the script gets it again.
 
@@ -64,6 +81,8 @@ class Wire:
         """
         command = script(name)
         keys = self.keys.all
+        if self.witness is not None:
+            self.witness.sees_script(name, keys, argv)
         if self._greeter is not None and self._greeter.unsaid:
             self._drop_idle()
         try:
@@ -106,6 +125,8 @@ class Wire:
             return cast("T", done.value)
 
     def _run_batch(self, commands: Sequence[plans.Command]) -> list[Any]:
+        for command in commands if self.witness is not None else ():
+            cast("Witness", self.witness).sees(command)
         try:
             pipe = self.redis.pipeline(transaction=False)
             for command in commands:
@@ -121,6 +142,8 @@ class Wire:
         return replies
 
     def _run_command(self, *command: Any) -> Any:
+        if self.witness is not None and command[0] not in ("EVALSHA", "EVAL"):
+            self.witness.sees(command)
         try:
             return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except NoScriptError:

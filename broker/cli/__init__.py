@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from broker.cli.options import URL_META
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: Verb, where it is, and its line in ``gpubroker --help``.
 _VERBS = {
     "up": ("broker.cli.up:up", "A server, an agent and workers on this machine, until Ctrl-C."),
     "serve": ("broker.cli.serve:serve", "The pool over HTTP: the page, and an API for programs."),
     "status": ("broker.cli.status:status", "The GPUs: temperature, memory, state, what is lent."),
+    "top": ("broker.cli.top:top", "The pool on a live screen, to look at and to act on."),
     "hardware": ("broker.cli.hardware:hardware", "What cards say beside: limits, clocks, errors, links."),
     "processes": ("broker.cli.hosts:processes", "What runs on the GPUs, and under which lease."),
     "hosts": ("broker.cli.hosts:hosts", "The machines: processors, memory, room on their disks."),
@@ -41,6 +44,7 @@ _VERBS = {
     "config": ("broker.cli.config:config", "Read or change the pool's configuration."),
     "healthy": ("broker.cli.healthy:healthy", "Whether an agent, worker or server does its work, for supervisors."),
     "acl": ("broker.cli.acl:acl", "The server's users: one a role, with few rights."),
+    "completion": ("broker.cli.completion:completion", "What makes a shell complete words after `gpubroker`."),
 }
 _PLUGIN_GROUP = "gpubroker.commands"
 _PLUGIN_HELP = {
@@ -99,6 +103,8 @@ class _Verbs(click.Group):
 
 def _plugins() -> dict[str, EntryPoint]:
     """Verbs of other packages by name; nothing of theirs is imported for the list."""
+    from importlib.metadata import entry_points
+
     return {plugin.name: plugin for plugin in entry_points(group=_PLUGIN_GROUP)}
 
 

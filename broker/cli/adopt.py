@@ -5,18 +5,23 @@ from __future__ import annotations
 import click
 
 from broker.cli.lease import lease_facts, shell_owner
-from broker.cli.options import broker_from, json_option, pool_options, print_facts
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_facts, redis_cli_option
 
 
 @click.command()
 @click.argument("pid", type=int)
 @click.argument("memory")
-@click.option("--host", help="Where the process runs.  [default: this machine]")
-@click.option("--gpu", help="UUID of the GPU it uses.  [default: the one on which it has most]")
+@click.option("--host", shell_complete=completes("host"), help="Where the process runs.  [default: this machine]")
+@click.option(
+    "--gpu",
+    shell_complete=completes("gpu"),
+    help="UUID of the GPU it uses.  [default: the one on which it has most]",
+)
 @click.option("--ttl", type=float, default=30.0, show_default=True, help="Seconds it counts when its agent is silent.")
 @click.option("--tenant", default="default", show_default=True, help="On whose account.")
 @click.option("--lease-id", help="Its name.")
 @pool_options
+@redis_cli_option
 @json_option
 def adopt(
     pid: int,
@@ -39,10 +44,11 @@ def adopt(
 
 
 @click.command()
-@click.argument("lease_id", metavar="ID")
+@click.argument("lease_id", metavar="ID", shell_complete=completes("lease"))
 @click.option("--grace", type=float, default=10.0, show_default=True, help="Seconds that its holder has to end it.")
 @click.option("--reason", default="revoked", show_default=True, help="What its holder is told.")
 @pool_options
+@redis_cli_option
 @json_option
 def revoke(lease_id: str, grace: float, reason: str, redis_url: str, pool: str, as_json: bool) -> None:
     """Ask the holder of lease ID to end it; after the grace it ends as if its time were over."""

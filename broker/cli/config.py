@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
 
 
 @click.group()
@@ -14,8 +14,9 @@ def config() -> None:
 
 @config.command("get")
 @click.argument("name", required=False)
-@click.option("--gpu", help="As it holds for the GPU of this UUID.")
+@click.option("--gpu", shell_complete=completes("gpu"), help="As it holds for the GPU of this UUID.")
 @pool_options
+@redis_cli_option
 @json_option
 def get_config(name: str | None, gpu: str | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Print the configuration, or the value of NAME alone."""
@@ -34,8 +35,9 @@ def get_config(name: str | None, gpu: str | None, redis_url: str, pool: str, as_
 
 @config.command("set")
 @click.argument("assignments", nargs=-1, required=True, metavar="NAME=VALUE...")
-@click.option("--gpu", help="For the GPU of this UUID only.")
+@click.option("--gpu", shell_complete=completes("gpu"), help="For the GPU of this UUID only.")
 @pool_options
+@redis_cli_option
 @json_option
 def set_config(assignments: tuple[str, ...], gpu: str | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Change values, all of them or none; NAME= without a value restores the default."""

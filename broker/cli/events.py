@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The last so many.")
 @click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @pool_options
+@redis_cli_option
 @json_option
 def events(count: int, follow: bool, redis_url: str, pool: str, as_json: bool) -> None:
     """Print the journal, oldest first: one line an event. With --follow, --json prints one object a line."""
@@ -41,7 +42,8 @@ def events(count: int, follow: bool, redis_url: str, pool: str, as_json: bool) -
 def _print_event(event: Event, as_json: bool) -> None:
     if as_json:
         return click.echo(json.dumps(event.model_dump(mode="json"), ensure_ascii=False))
-    from broker.cli.table import printable, timestamp
+    from broker.cli.table import timestamp
+    from broker.cli.words import printable
 
     words = " ".join(f"{name}={_word(printable(value))}" for name, value in event.fields.items())
     return click.echo(f"{timestamp(event.at)} {event.seq} {printable(event.kind)} {words}".rstrip())
@@ -52,8 +54,9 @@ def _word(value: str) -> str:
 
 
 @click.command()
-@click.argument("uuid")
+@click.argument("uuid", shell_complete=completes("gpu"))
 @pool_options
+@redis_cli_option
 @json_option
 def history(uuid: str, redis_url: str, pool: str, as_json: bool) -> None:
     """Print the samples kept of the GPU of this UUID, oldest first."""

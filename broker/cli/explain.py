@@ -7,18 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli.options import alternatives, broker_from, json_option, pool_options, print_json, request_options
+from broker.cli.options import (
+    alternatives,
+    broker_from,
+    completes,
+    json_option,
+    pool_options,
+    print_json,
+    redis_cli_option,
+    request_options,
+)
 
 if TYPE_CHECKING:
     from broker.explain import Explanation
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=completes("waiter"))
 @click.option("--cards", is_flag=True, help="Also the verdict on each card.")
 @click.option("--named", is_flag=True, help="WHAT is a name, even if it reads like a size.")
 @request_options
 @pool_options
+@redis_cli_option
 @json_option
 def explain(
     what: str, cards: bool, named: bool, request: dict[str, Any], redis_url: str, pool: str, as_json: bool

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -32,8 +32,9 @@ def chosen(broker: Broker, gpu: str | None) -> list[Gpu]:
 
 
 @click.command()
-@click.argument("gpu", required=False)
+@click.argument("gpu", required=False, shell_complete=completes("gpu"))
 @pool_options
+@redis_cli_option
 @json_option
 def hardware(gpu: str | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Show all that the GPU of this UUID, or every GPU, offers in its newest sample: limits, clocks, errors, links.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,10 +20,12 @@ _PROCESSES = ("HOST", "GPU", "PID", "PROGRAM", "MEMORY", "LEASE")
 
 @click.command()
 @pool_options
+@redis_cli_option
 @json_option
 def hosts(redis_url: str, pool: str, as_json: bool) -> None:
     """Show every machine as its agent tells it: processors, memory, and the room where its jobs write."""
-    from broker.cli.table import duration, ledger_now, print_table
+    from broker.cli.table import ledger_now, print_table
+    from broker.units import duration
 
     broker = broker_from(redis_url, pool)
     found, now = broker.hosts(), ledger_now(broker)
@@ -44,8 +46,9 @@ def hosts(redis_url: str, pool: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("gpu", required=False)
+@click.argument("gpu", required=False, shell_complete=completes("gpu"))
 @pool_options
+@redis_cli_option
 @json_option
 def processes(gpu: str | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Show every process on the GPU of this UUID, or on all, and the lease that it works under; without one it is a

@@ -10,10 +10,12 @@ import click
 from broker.cli.options import (
     alternatives,
     broker_from,
+    completes,
     json_option,
     pool_options,
     print_facts,
     print_json,
+    redis_cli_option,
     request_options,
 )
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--lease-id", help="Its name; the same name and request again take nothing twice.")
 @request_options
 @pool_options
+@redis_cli_option
 @json_option
 def acquire(
     memory: str,
@@ -77,10 +80,11 @@ def shell_owner() -> str:
 
 
 @click.command()
-@click.argument("lease_id", metavar="ID")
+@click.argument("lease_id", metavar="ID", shell_complete=completes("lease"))
 @click.argument("token", type=int)
 @click.option("--ttl", type=float, help="Seconds from now until it ends, also from the next renewal on.")
 @pool_options
+@redis_cli_option
 @json_option
 def renew(lease_id: str, token: int, ttl: float | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Put off the end of lease ID, held under TOKEN."""
@@ -93,11 +97,12 @@ def renew(lease_id: str, token: int, ttl: float | None, redis_url: str, pool: st
 
 
 @click.command()
-@click.argument("lease_id", metavar="ID")
+@click.argument("lease_id", metavar="ID", shell_complete=completes("lease"))
 @click.argument("token", type=int)
 @click.argument("memory")
 @click.option("--wait", type=float, default=0.0, show_default=True, help="Seconds to wait for room to grow.")
 @pool_options
+@redis_cli_option
 @json_option
 def resize(lease_id: str, token: int, memory: str, wait: float, redis_url: str, pool: str, as_json: bool) -> None:
     """Give lease ID, held under TOKEN, MEMORY of each of its GPUs instead of what it has."""
@@ -106,9 +111,10 @@ def resize(lease_id: str, token: int, memory: str, wait: float, redis_url: str, 
 
 
 @click.command()
-@click.argument("lease_id", metavar="ID")
+@click.argument("lease_id", metavar="ID", shell_complete=completes("lease"))
 @click.argument("token", type=int)
 @pool_options
+@redis_cli_option
 @json_option
 def release(lease_id: str, token: int, redis_url: str, pool: str, as_json: bool) -> None:
     """Give lease ID back, held under TOKEN."""

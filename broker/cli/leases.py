@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, json_option, pool_options, print_json, redis_cli_option
 
 if TYPE_CHECKING:
     from broker.models import LeaseRecord
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @pool_options
+@redis_cli_option
 @json_option
 def leases(redis_url: str, pool: str, as_json: bool) -> None:
     """Show every lease, the next to end first. A reclaiming one is over, but its memory was not seen back yet."""
-    from broker.cli.table import duration, ledger_now, print_table
+    from broker.cli.table import ledger_now, print_table
+    from broker.units import duration
 
     broker = broker_from(redis_url, pool)
     held = broker.leases()
@@ -65,10 +67,12 @@ def _state_of(lease: LeaseRecord) -> str:
 
 @click.command()
 @pool_options
+@redis_cli_option
 @json_option
 def waiters(redis_url: str, pool: str, as_json: bool) -> None:
     """Show every request that waits, the next to be served first."""
-    from broker.cli.table import duration, ledger_now, print_table
+    from broker.cli.table import ledger_now, print_table
+    from broker.units import duration
 
     broker = broker_from(redis_url, pool)
     queue = broker.waiters()

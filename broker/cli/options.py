@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +19,13 @@ DEFAULT_POOL = "default"
 
 #: Where the context keeps the URL in use, for the line that says which server could not be reached.
 URL_META = "gpubroker.url"
+#: Where it keeps who writes down what is sent, where somebody asked for that.
+WITNESS_META = "gpubroker.witness"
+
+#: A shell that completes a word waits no longer.
+_COMPLETE_SECONDS = 0.3
+
+_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]+", re.ASCII)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -46,6 +55,43 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def redis_cli_option(command: _F) -> _F:
+    """Add ``--redis-cli``: the verb prints what it would send, as commands to paste, and changes nothing."""
+
+    def begin(context: click.Context, _param: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            from broker.cli.recipe import Recipe
+
+            context.meta[WITNESS_META] = context.with_resource(Recipe())
+
+    return click.option(
+        "--redis-cli", is_flag=True, expose_value=False, callback=begin,
+        help="Change nothing, and print the same as commands of redis-cli.",
+    )(command)  # fmt: skip
+
+
+def completes(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """For ``shell_complete``: names of that kind (gpu, host, lease, waiter, tenant, function) that the ledger knows, if
+    it answers at once."""
+
+    def complete(context: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+        from broker.errors import BrokerError
+        from broker.glance import Line, Unusual, names
+        from broker.ledger.keys import Keys
+
+        url = context.params.get("redis_url") or os.environ.get("GPUBROKER_REDIS_URL") or DEFAULT_URL
+        pool = context.params.get("pool") or os.environ.get("GPUBROKER_POOL") or DEFAULT_POOL
+        try:
+            with Line(url, _COMPLETE_SECONDS) as line:
+                known = line.run(names(Keys(pool)))[kind]
+        except (Unusual, BrokerError):
+            return []
+        # A shell puts what it is offered on its line: nothing but what a name of ours may be.
+        return [name for name in known if name.startswith(begun) and _NAME.fullmatch(name)]
+
+    return complete
+
+
 def request_options(command: _F) -> _F:
     """Add what a request for memory may say; the command receives it as ``request``."""
 
@@ -65,8 +111,8 @@ _REQUEST = (
 )  # fmt: skip
 _REQUEST_OPTIONS = (
     click.option("--gpus", type=int, default=1, show_default=True, help="GPUs of one host, so much of each of them."),
-    click.option("--host", help="Only on this host."),
-    click.option("--gpu", help="Only on the GPU of this UUID."),
+    click.option("--host", shell_complete=completes("host"), help="Only on this host."),
+    click.option("--gpu", shell_complete=completes("gpu"), help="Only on the GPU of this UUID."),
     click.option("--label", multiple=True, metavar="NAME=VALUE", help="Only where the agent has this label."),
     click.option("--capability", help="Only on GPUs of this compute capability or higher, such as 8.6."),
     click.option("--mig", help="any, none, only, or a profile such as 1g.5gb."),
@@ -74,7 +120,9 @@ _REQUEST_OPTIONS = (
     click.option("--cpus", type=float, help="Of the host's processors, such as 2 or 0.5."),
     click.option("--placement", help="balanced, pack, spread or cool.  [default: the pool's]"),
     click.option("--function", help="What the memory is for: leases of one function are accounted together."),
-    click.option("--tenant", default="default", show_default=True, help="On whose account."),
+    click.option(
+        "--tenant", default="default", show_default=True, shell_complete=completes("tenant"), help="On whose account."
+    ),
     click.option("--priority", type=int, default=0, show_default=True, help="A higher one waits in front."),
 )
 
@@ -114,9 +162,12 @@ def broker_from(redis_url: str, pool: str) -> Broker:
     try:
         require_version(broker.redis.info("server"), redis_url)
     except NoPermissionError:  # a user who may not ask: the first script will tell
-        return broker
+        pass
     except RedisError as error:
         raise connection.translate(error, shown_url(redis_url)) from error
+    if recipe := context.meta.get(WITNESS_META):
+        recipe.reach(redis_url, broker.place)
+        broker.witness = recipe
     return broker
 
 

@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
 
 if TYPE_CHECKING:
     from broker.sizes import Learned
 
 
 @click.command()
-@click.option("--forget", metavar="FUNCTION", help="Forget all of FUNCTION: it asks for its default again.")
+@click.option(
+    "--forget",
+    metavar="FUNCTION",
+    shell_complete=completes("function"),
+    help="Forget all of FUNCTION: it asks for its default again.",
+)
 @pool_options
+@redis_cli_option
 @json_option
 def sizes(forget: str | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Show what functions that ask for memory="auto" had and used, by the size of their input."""

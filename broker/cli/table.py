@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from broker import plans
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from broker.client import Broker
 
 #: Wider than any row: what is piped into another program is neither wrapped nor cut.
 _PIPE_WIDTH = 10_000
 
-STATE_STYLES = {
-    "OPTIMAL": "green",
-    "NORMAL": "cyan",
-    "THROTTLED": "yellow",
-    "CRITICAL": "bold red",
-    "UNAVAILABLE": "red",
-}
-
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], numbers: Sequence[str] = ()) -> None:
     """Print ``rows`` under ``columns``; those in ``numbers`` are aligned to the right. No cell is ever cut short."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from broker.cli.words import printable
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
@@ -43,24 +41,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], nu
         console.file.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
-def printable(text: str) -> str:
-    """``text`` without what would steer a terminal: others may write names and reasons into the ledger."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 def state_text(state: str) -> Text:
     """A state in its colour."""
+    from rich.text import Text
+
+    from broker.cli.words import STATE_STYLES, printable
+
     return Text(printable(state), style=STATE_STYLES.get(state, ""))
-
-
-def duration(milliseconds: int) -> str:
-    """``"12 s"``, ``"5 min"``, ``"3.2 h"``; ``"over"`` for a time that has passed."""
-    seconds = milliseconds / 1000
-    if seconds < 0:
-        return "over"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def timestamp(milliseconds: int) -> str:
@@ -70,9 +57,4 @@ def timestamp(milliseconds: int) -> str:
 
 def ledger_now(broker: Broker) -> int:
     """The ledger's time in milliseconds: Redis's clock, as the scripts correct it."""
-    return broker.run(_read_clock(broker.keys.ledger))
-
-
-def _read_clock(ledger: str) -> Generator[Sequence[tuple[Any, ...]], list[Any], int]:
-    (seconds, microseconds), offset = yield [("TIME",), ("HGET", ledger, "clock_offset_ms")]
-    return int(seconds) * 1000 + int(microseconds) // 1000 + int(offset or 0)
+    return broker.run(plans.now(broker.keys))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
 
 if TYPE_CHECKING:
     from broker.models import Tenant
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.group(invoke_without_command=True)
 @click.option("--functions", is_flag=True, help="What the leases of each function came to instead.")
 @pool_options
+@redis_cli_option
 @json_option
 @click.pass_context
 def tenants(context: click.Context, functions: bool, redis_url: str, pool: str, as_json: bool) -> None:
@@ -46,8 +47,8 @@ def _print_tenants(listed: list[Tenant]) -> None:
 
 
 def _print_functions(listed: list[Tenant]) -> None:
-    from broker.cli.table import duration, print_table
-    from broker.units import MIB, format_size
+    from broker.cli.table import print_table
+    from broker.units import MIB, duration, format_size
 
     rows = []
     for tenant in listed:
@@ -63,10 +64,11 @@ def _print_functions(listed: list[Tenant]) -> None:
 
 
 @tenants.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=completes("tenant"))
 @click.option("--quota", help="Most that it may hold at a time, over all GPUs, such as 32GiB; 0 is no limit.")
 @click.option("--weight", type=float, help="Of two tenants that used the same, twice the weight counts as half of it.")
 @pool_options
+@redis_cli_option
 @json_option
 def set_tenant(name: str, quota: str | None, weight: float | None, redis_url: str, pool: str, as_json: bool) -> None:
     """Change the quota or the weight of tenant NAME; a quota below what it holds ends nothing."""

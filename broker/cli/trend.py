@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import click
 
-from broker.cli.options import broker_from, json_option, pool_options, print_json
+from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 #: A sparkline is not wider: of more readings each sign is a mean of several.
@@ -17,9 +17,10 @@ _NUMBERS = ("°C", "°C/MIN", "±", "NEXT °C", "IN", "SAMPLES", "SPAN")
 
 
 @click.command()
-@click.argument("gpu")
+@click.argument("gpu", shell_complete=completes("gpu"))
 @click.option("--minutes", type=float, default=5.0, show_default=True, help="Of the last so many, 0.1 to 1440.")
 @pool_options
+@redis_cli_option
 @json_option
 def trend(gpu: str, minutes: float, redis_url: str, pool: str, as_json: bool) -> None:
     """Say where the temperature of the GPU of this UUID goes, and when it crosses the next threshold.
@@ -31,7 +32,8 @@ def trend(gpu: str, minutes: float, redis_url: str, pool: str, as_json: bool) ->
     told = broker_from(redis_url, pool).trend(gpu, minutes)
     if as_json:
         return print_json(asdict(told) | {"words": told.words()})
-    from broker.cli.table import duration, print_table
+    from broker.cli.table import print_table
+    from broker.units import duration
 
     click.echo(told.words())
     if heats := told.temperatures:

@@ -64,7 +64,7 @@ def test_hosts_say_how_they_are(cli: Cli, broker: Broker) -> None:
 def test_status_says_who_drained_a_card(cli: Cli, broker: Broker) -> None:
     publish(broker, marks=("health", "people"), reason="XID 79: the card fell off the bus, kept for game")
     broker.drain("GPU-a")
-    (row,) = cli("status").stdout.splitlines()[1:]
+    row, _ = cli("status").stdout.splitlines()
     assert "drained; drained for its health; drained for people; XID 79" in row
 
 

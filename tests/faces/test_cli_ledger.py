@@ -208,8 +208,8 @@ def test_a_drained_host_lends_none_of_its_cards_until_it_is_undrained(cli: Cli, 
     assert cli("drain", "GPU-a").exit_code == 0
     assert cli("drain", "--host", "h1").stdout == "drained h1\n"
     assert cli("acquire", "1GiB").exit_code == 1
-    reasons = [line.rstrip()[-23:].strip() for line in cli("status").stdout.splitlines()[1:]]
-    assert all("drained with its host" in reason for reason in reasons)
+    lines = cli("status").stdout.splitlines()[:2]
+    assert all("drained with its host" in line for line in lines)
     assert cli("undrain", "--host", "h1").stdout == "undrained h1\n"
     assert facts(cli("acquire", "1GiB").stdout)["gpu_uuids"] == "GPU-b"
 

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from broker import Broker
+from broker.cli import main
 from broker.publish import Publisher
 from broker.units import GIB
+from broker.values import State
 
 Cli = Callable[..., Result]
 Cards = Callable[..., None]
@@ -147,3 +149,88 @@ def test_a_pool_in_which_nothing_can_be_lent_is_not_well(cli: Cli, durable: Brok
     durable.drain(host="h1")
     assert wrong(cli("doctor", "--json")) == ["cards"]
     assert "none of 2 cards lends, 2 of them drained" in cli("doctor").stdout
+
+
+def severities(result: Result) -> dict[str, str]:
+    """How bad each thing is, where it is not fine."""
+    return {one["about"]: one["severity"] for one in json.loads(result.stdout)["findings"] if not one["fine"]}
+
+
+def test_a_card_that_cannot_be_read_and_one_that_is_sick_are_named_with_what_to_do(
+    cli: Cli, durable: Broker, cards: Cards
+) -> None:
+    cards("GPU-a")
+    cards("GPU-b", host="h2", state=State.UNAVAILABLE, job_state=State.UNAVAILABLE, reason="GPU is lost")
+    cards("GPU-c", host="h3", marks=("health",), reason="XID 79")
+    result = cli("doctor")
+    assert result.exit_code == 1
+    assert "WRONG   GPU GPU-b: cannot be used: GPU is lost" in result.stdout
+    assert "WRONG   GPU GPU-c: drained for its health: XID 79" in result.stdout
+    assert "`gpubroker hardware GPU-c`" in result.stdout
+
+
+def test_a_warning_is_told_and_exits_0(cli: Cli, durable: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    cards("GPU-b", host="h2", state=State.CRITICAL, job_state=State.CRITICAL, reason="91 °C")
+    result = cli("doctor", "--json")
+    assert (result.exit_code, severities(result)) == (0, {"GPU GPU-b": "warning"})
+    assert json.loads(result.stdout)["fine"] is True
+
+
+def test_the_versions_of_drivers_are_told_by_host(cli: Cli, durable: Broker, cards: Cards) -> None:
+    cards("GPU-a", "GPU-b", host="h1", hardware={"driver": "550.54"})
+    cards("GPU-c", host="h2", hardware={"driver": "535.1"})
+    assert "drivers: 535.1 on h2; 550.54 on h1\n" in cli("doctor").stdout
+
+
+# -- what its user may -------------------------------------------------------------------------------------------------
+
+_NEEDED = (
+    "+evalsha +eval +info +ping +hello +client|setinfo +client|id +client|unblock +time +scan +@hash +@set +@sortedset "
+    "+@list +@stream +get +set +del +exists +persist +pexpire"
+)
+
+
+@pytest.fixture
+def as_user(durable: Broker, cards: Cards) -> Iterator[Callable[..., Result]]:
+    """The doctor as a user of these rights: ``as_user("~*", "+@read")``."""
+    cards("GPU-a")
+
+    def examine(*rules: str) -> Result:
+        durable.redis.execute_command("ACL", "SETUSER", "anna", "reset", "on", ">pw", *rules)
+        url = durable.url.replace("redis://", "redis://anna:pw@")
+        return CliRunner().invoke(main, ["doctor", "--json", "--redis-url", url])
+
+    yield examine
+    durable.redis.acl_deluser("anna")
+
+
+def test_the_rights_that_the_docs_list_are_all_that_is_needed(as_user: Callable[..., Result]) -> None:
+    result = as_user("~gpubroker:*", *_NEEDED.split())
+    assert "rights" not in severities(result)
+
+
+def test_a_command_that_is_missing_is_named_and_how_to_allow_it(as_user: Callable[..., Result]) -> None:
+    result = as_user("~gpubroker:*", *_NEEDED.split(), "-zadd", "-blpop")
+    (finding,) = [one for one in json.loads(result.stdout)["findings"] if one["about"] == "rights"]
+    assert finding["severity"] == "wrong"
+    assert finding["says"].startswith("anna may not BLPOP, ZADD")
+    assert finding["mend"] == "ACL SETUSER anna +blpop +zadd"
+
+
+def test_keys_of_another_pool_are_not_enough(as_user: Callable[..., Result]) -> None:
+    result = as_user("~gpubroker:{other}:*", *_NEEDED.split())
+    assert result.exit_code == 3  # it cannot even look at this one
+    assert "its user may not do this" in result.stderr
+
+
+def test_who_only_looks_is_warned_and_well(as_user: Callable[..., Result]) -> None:
+    result = as_user("~*", "+@read", "+time", "+info", "+client|setinfo", "+acl|whoami")
+    assert result.exit_code == 0
+    assert severities(result)["rights"] == "warning"
+
+
+def test_without_info_the_server_is_not_looked_at_and_the_rest_is(as_user: Callable[..., Result]) -> None:
+    result = as_user("~gpubroker:*", *_NEEDED.split(), "-info")
+    assert result.exit_code == 0
+    assert {"server", "rights"} <= set(severities(result))
