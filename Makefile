@@ -53,7 +53,7 @@ bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; t
 	$(BIN)/python -m benchmarks.right_size
 
 docs: install  ## the documentation, into build/site; a broken link fails
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

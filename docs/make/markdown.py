@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 _SECTION = re.compile(r"^(?P<name>Args|Raises):\n(?P<told>(?:(?: {4}.*)?(?:\n|\Z))+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"^ {4}(?=\S)", re.MULTILINE)
+#: Code as docstrings have it, beside the fences of a block.
+_CODE = re.compile(r"(?<!`)``(?!`)")
 _NOTE = re.compile(r"^Note: ", re.MULTILINE)
 
 
@@ -29,7 +31,7 @@ def code(text: str) -> str:
 def docstring(text: str) -> str:
     """A docstring of this house as Markdown: paragraphs, literal blocks, arguments as a list, what it raises."""
     told = _SECTION.sub(_section, text.rstrip())
-    return _NOTE.sub("**Note:** ", _literal_blocks(told)).replace("``", "`").strip()
+    return _CODE.sub("`", _NOTE.sub("**Note:** ", _literal_blocks(told))).strip()
 
 
 def _section(found: re.Match[str]) -> str:
@@ -48,7 +50,7 @@ def _literal_blocks(text: str) -> str:
     for line in text.splitlines():
         if line.rstrip().endswith("::"):
             shown = line.rstrip()[:-2].rstrip()
-            out += [f"{shown}:" if shown else "", "", "```python"]
+            out += [f"{shown}:", ""] * bool(shown) + ["```python"]
             inside = True
         elif inside and line and not line.startswith(" "):
             while out and not out[-1]:

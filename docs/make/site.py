@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.make import (
+    acl,
     cli,
     configuration,
     decisions,
@@ -26,6 +27,7 @@ from docs.make import (
 ROOT = Path(__file__).parents[2]
 #: What a page may name on a line of its own: ``<!-- made: NAME -->``.
 PARTS: dict[str, Callable[[], str]] = {
+    "acl": acl.page,
     "answers": python.answers,
     "broker": python.BROKER,
     "cli": cli.page,
@@ -47,6 +49,9 @@ ONLY_WITH: dict[str, Callable[[], bool]] = {
     "reference/metrics.md": metrics.is_there,
     "how-to/grafana.md": metrics.is_there,
 }
+#: Paragraphs that are there only with a part of the code: between ``<!-- with: NAME -->`` and ``<!-- end -->``.
+WITH: dict[str, Callable[[], bool]] = {"acl": acl.is_there, "http": http.is_there, "metrics": metrics.is_there}
+_ONLY = re.compile(r"^<!-- with: (?P<name>[a-z]+) -->\n(?P<text>.*?)^<!-- end -->\n", re.MULTILINE | re.DOTALL)
 _PART = re.compile(r"^<!-- made: (?P<name>[a-z ]+) -->$", re.MULTILINE)
 _FILE = re.compile(r"^<!-- file: (?P<path>[\w./-]+) -->$", re.MULTILINE)
 _LINK = re.compile(r"\[(?P<text>[^\]\[]+)\]\((?P<to>[^)\s#]+\.md)(?:#[^)\s]*)?\)")
@@ -81,7 +86,8 @@ def assembled(markdown: str, page: str) -> str:
     Raises:
         KeyError: it names a part that nobody makes. FileNotFoundError: a file or a diagram's picture is not there.
     """
-    text = _PART.sub(lambda found: PARTS[found["name"]](), markdown)
+    text = _ONLY.sub(lambda found: found["text"] if WITH[found["name"]]() else "", markdown)
+    text = _PART.sub(lambda found: PARTS[found["name"]](), text)
     text = _FILE.sub(lambda found: (ROOT / found["path"]).read_text(encoding="utf-8").rstrip(), text)
     text = diagrams.as_pictures(text, page)
     missing, folder = absent(), posixpath.dirname(page)

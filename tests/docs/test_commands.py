@@ -24,12 +24,12 @@ COMMANDS = [
 
 
 def test_there_are_many() -> None:
-    assert len(COMMANDS) > 60
+    assert len(COMMANDS) >= 60
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_it_is_taken(page: str, line: str) -> None:
-    line = line.partition(" | ")[0].rstrip("&").strip()
+    line = re.sub(r"\b(?:TOKEN|PID)\b", "7", line.partition(" | ")[0])  # what a reader fills in
     taken(main, click.Context(main, info_name="gpubroker"), shlex.split(line)[1:])
 
 

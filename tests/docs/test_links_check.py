@@ -21,7 +21,7 @@ def test_a_broken_link_and_a_broken_anchor_fail_the_build(tmp_path: Path) -> Non
     page = tmp_path / "docs" / "quick-start.md"
     page.write_text(f"{page.read_text('utf-8')}\n\n[a](not-there.md) [b](fate.md#nor-here)\n", encoding="utf-8")
     built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"],
+        [sys.executable, "-m", "mkdocs", "build", "--strict"],
         cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert built.returncode != 0

@@ -163,7 +163,7 @@ def test_every_metric_is_in_the_reference_of_metrics() -> None:
 
 def test_docstrings_become_markdown() -> None:
     text = "It does.\n\n::\n\n    for x in y:\n        z(x)\n\nArgs:\n    a: one\n        more.\n    b: two.\n"
-    shown = "It does.\n\n\n```python\nfor x in y:\n    z(x)\n```\n\n- `a`: one more.\n- `b`: two."
+    shown = "It does.\n\n```python\nfor x in y:\n    z(x)\n```\n\n- `a`: one more.\n- `b`: two."
     assert docstring(text) == shown
     assert docstring("So.\n\nRaises:\n    ``Bad``: no\n    room.\n") == "So.\n\nRaises: `Bad`: no room."
 
