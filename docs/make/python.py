@@ -30,7 +30,7 @@ _WIDTH = 96
 
 
 def face(module: ModuleType) -> Callable[[], str]:
-    """The page of a package: classes, then functions, in the order of ``__all__``; errors together."""
+    """The page of a package in the order of ``__all__``; what is for an event loop, and errors, at the end."""
     return lambda: "\n".join(_module(module))
 
 
@@ -40,7 +40,8 @@ def answers() -> str:
 
 
 def _module(module: ModuleType) -> Iterator[str]:
-    named = [(name, getattr(module, name)) for name in module.__all__]
+    ordered = sorted(module.__all__, key=lambda name: name.startswith("Async"))
+    named = [(name, getattr(module, name)) for name in ordered]
     for name, thing in named:
         if _is_error(thing):
             continue
