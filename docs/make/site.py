@@ -10,6 +10,7 @@ from typing import Any
 
 from docs.make import (
     acl,
+    alerts,
     cli,
     configuration,
     decisions,
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 #: What a page may name on a line of its own: ``<!-- made: NAME -->``.
 PARTS: dict[str, Callable[[], str]] = {
     "acl": acl.page,
+    "alerts": alerts.page,
     "answers": python.answers,
     "broker": python.BROKER,
     "cli": cli.page,
@@ -50,7 +52,12 @@ ONLY_WITH: dict[str, Callable[[], bool]] = {
     "how-to/grafana.md": metrics.is_there,
 }
 #: Paragraphs that are there only with a part of the code: between ``<!-- with: NAME -->`` and ``<!-- end -->``.
-WITH: dict[str, Callable[[], bool]] = {"acl": acl.is_there, "http": http.is_there, "metrics": metrics.is_there}
+WITH: dict[str, Callable[[], bool]] = {
+    "acl": acl.is_there,
+    "alerts": alerts.is_there,
+    "http": http.is_there,
+    "metrics": metrics.is_there,
+}
 _ONLY = re.compile(r"^<!-- with: (?P<name>[a-z]+) -->\n(?P<text>.*?)^<!-- end -->\n", re.MULTILINE | re.DOTALL)
 _PART = re.compile(r"^<!-- made: (?P<name>[a-z ]+) -->$", re.MULTILINE)
 _FILE = re.compile(r"^<!-- file: (?P<path>[\w./-]+) -->$", re.MULTILINE)
