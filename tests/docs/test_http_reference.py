@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from broker import Broker, calls
+from broker.units import GIB
 from docs.make import http
 
 pytestmark = pytest.mark.skipif(not http.is_there(), reason="the HTTP application is not in this checkout")
@@ -64,15 +65,15 @@ def asked(line: str, address: str) -> int:
 def test_every_request_of_the_page_is_answered_as_it_says(
     broker: Broker, cards: Callable[..., None], address: str
 ) -> None:
-    cards("GPU-a", host="h1")
-    told, wrong = http.openapi(), []
+    cards("GPU-a", host="h1", total=8 * GIB)
+    told, page, wrong = http.openapi(), http.page(), []
     for method, path, operation in http.endpoints(told):
         lease = broker.get("job-7")
         token = lease.token if lease else broker.acquire("4GiB", lease_id="job-7", ttl=600).token
         if "waiter" in path and not broker.waiters():
             broker.call("acquire", *calls.ask("4GiB", lease_id="job-8", wait=60).asking(True))
         line = http.curl(method, path, operation, told)
-        assert f"```sh\n{line}\n```" in http.page()
+        assert f"```sh\n{line}\n```" in page
         if path.endswith("/allocate"):
             broker.release("job-7", token)
         for place, value in (("UUID", "GPU-a"), ("HOST", "h1"), ("WAITER", "job-8"), ("TOKEN", str(token))):
