@@ -25,8 +25,9 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Its lines without comments."""
-        lines = (re.sub(r"(?:^|\s+)#.*", "", line).strip() for line in self.text.splitlines())
+        """Its lines without comments, those that go on with ``\\`` in one."""
+        text = re.sub(r"\\\n\s*", "", self.text)
+        lines = (re.sub(r"(?:^|\s+)#.*", "", line).strip() for line in text.splitlines())
         return [line for line in lines if line]
 
 

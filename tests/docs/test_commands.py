@@ -13,6 +13,7 @@ from docs.make.site import absent
 from tests.docs.pages import blocks, pages
 
 _ASSIGNMENTS = re.compile(r"^(?:[A-Z_]+=\S+ )+")
+_PIPED = re.compile(r"\s(?:\||[<>]).*")
 COMMANDS = [
     (page, _ASSIGNMENTS.sub("", line))
     for page in pages()
@@ -29,7 +30,7 @@ def test_there_are_many() -> None:
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_it_is_taken(page: str, line: str) -> None:
-    line = re.sub(r"\b(?:TOKEN|PID)\b", "7", line.partition(" | ")[0])  # what a reader fills in
+    line = re.sub(r"\b(?:TOKEN|PID)\b", "7", _PIPED.sub("", line))  # what a reader fills in
     taken(main, click.Context(main, info_name="gpubroker"), shlex.split(line)[1:])
 
 
