@@ -11,6 +11,11 @@ from broker.cli import main
 from docs.make.markdown import code, docstring, table
 
 
+def has_top() -> bool:
+    """Whether the command has a live screen."""
+    return main.get_command(click.Context(main), "top") is not None
+
+
 def page() -> str:
     """A section a verb, in the order of ``gpubroker --help``."""
     context = click.Context(main, info_name="gpubroker")

@@ -38,7 +38,7 @@ def as_pictures(markdown: str, page: str) -> str:
         for theme in THEMES:
             path = picture_of(found["text"], theme)
             if not path.exists():
-                raise FileNotFoundError(f"{page}: a diagram has no {path.name}; draw it: python -m docs.make.diagrams")
+                raise FileNotFoundError(f"{page}: a diagram has no {path.name}; draw it: see docs/make/diagrams.py")
             at = posixpath.join(up, FOLDER.name, path.name)
             shown.append(f"![Diagram: {headings[-1] if headings else page}]({at}#only-{theme})")
         return "\n".join(shown)

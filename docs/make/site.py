@@ -57,6 +57,7 @@ WITH: dict[str, Callable[[], bool]] = {
     "alerts": alerts.is_there,
     "http": http.is_there,
     "metrics": metrics.is_there,
+    "top": cli.has_top,
 }
 _ONLY = re.compile(r"^<!-- with: (?P<name>[a-z]+) -->\n(?P<text>.*?)^<!-- end -->\n", re.MULTILINE | re.DOTALL)
 _PART = re.compile(r"^<!-- made: (?P<name>[a-z ]+) -->$", re.MULTILINE)
@@ -87,14 +88,18 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return assembled(markdown, page.file.src_uri)
 
 
+def present(markdown: str) -> str:
+    """A page without what is said only with parts of the code that are not there."""
+    return _ONLY.sub(lambda found: found["text"] if WITH[found["name"]]() else "", markdown)
+
+
 def assembled(markdown: str, page: str) -> str:
     """A page with made parts and files in place, diagrams as pictures, and no links to pages that are absent.
 
     Raises:
         KeyError: it names a part that nobody makes. FileNotFoundError: a file or a diagram's picture is not there.
     """
-    text = _ONLY.sub(lambda found: found["text"] if WITH[found["name"]]() else "", markdown)
-    text = _PART.sub(lambda found: PARTS[found["name"]](), text)
+    text = _PART.sub(lambda found: PARTS[found["name"]](), present(markdown))
     text = _FILE.sub(lambda found: (ROOT / found["path"]).read_text(encoding="utf-8").rstrip(), text)
     text = diagrams.as_pictures(text, page)
     missing, folder = absent(), posixpath.dirname(page)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from docs.make.site import present
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(
@@ -35,7 +37,7 @@ def blocks(page: str, language: str = "", title: str = "") -> list[Block]:
     """The blocks of a page, of that language and title where they are given."""
     found = [
         Block(one["language"], one["title"] or "", one["text"])
-        for one in _BLOCK.finditer((DOCS / page).read_text(encoding="utf-8"))
+        for one in _BLOCK.finditer(present((DOCS / page).read_text(encoding="utf-8")))
     ]
     return [block for block in found if language in ("", block.language) and title in ("", block.title)]
 

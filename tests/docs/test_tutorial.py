@@ -13,12 +13,21 @@ from redis import Redis
 from rq import Worker
 
 from broker import Broker
+from broker.models import Event
 from tests.docs.pages import Block, blocks
 from tests.docs.terminals import Terminals, terminals
 
 PAGE = "tutorial.md"
 #: Terminals in which a program stays; the others are "you", and the line that every terminal wants.
-STAYS = ("desk", "tower, agent", "lab, agent", "tower, worker", "tower, second worker", "lab, worker")
+STAYS = (
+    "desk",
+    "tower, agent",
+    "lab, agent",
+    "tower, worker",
+    "tower, second worker",
+    "tower, third worker",
+    "lab, worker",
+)
 #: What each command of "you" says, as a pattern, and its status; in the order of the page.
 SAYS = [
     ("gpubroker config set monitor_interval=1 throttle_cooldown_seconds=3", 0, "monitor_interval=1"),
@@ -29,7 +38,7 @@ SAYS = [
     ("gpubroker acquire 6GiB", 1, "6.0 GiB"),
     ("gpubroker release mine TOKEN", 0, "released"),
     ("python send.py", 0, r"(roll \d+: 8 photos on (desk|lab|tower)\n){10}"),
-    ("gpubroker events", 0, "granted.*released"),
+    ("gpubroker events", 0, "queued.*released"),
     ("python -c \"from studio import enhance; enhance.delay('wedding', 200)\"", 0, ""),
     ("gpubroker leases --json", 0, r'"pid": \d+'),
     ("kill -9 PID", 0, ""),
@@ -51,6 +60,7 @@ class Reader:
     def __init__(self, seats: Terminals) -> None:
         self.seats = seats
         self.said: list[tuple[str, int, str]] = []
+        self.killed = ""
 
     @property
     def broker(self) -> Broker:
@@ -105,27 +115,32 @@ class Reader:
         status, text = self.seats.run(filled)
         self.said.append((line, status, text))
         if line.startswith("kill"):
-            released = (event for event in self.broker.follow(after, block_ms=1000) if event is not None)
-            until(lambda: next(released).kind == "released", "the killed job's release")
+            events = self.broker.follow(after, block_ms=1000)
+            until(lambda: _is_release(next(events), self.killed), "the killed job's release")
 
     def _pid(self) -> int:
         """Of the job that runs, as ``gpubroker leases --json`` has it."""
-        found: list[int] = []
+        found: list[tuple[int, str]] = []
 
         def known() -> bool:
             status, text = self.seats.run("gpubroker leases --json")
             assert status == 0, text
             leases = json.loads(text)
             leases = leases["leases"] if isinstance(leases, dict) else leases
-            found[:] = [lease["pid"] for lease in leases if lease["pid"] and lease["state"] == "active"]
+            found[:] = [(lease["pid"], lease["id"]) for lease in leases if lease["pid"] and lease["state"] == "active"]
             return bool(found)
 
         until(known, "the job's process")
-        return found[0]
+        pid, self.killed = found[0]
+        return pid
 
     def redis(self) -> Redis:
         """RQ's connection."""
         return Redis.from_url(self.seats.environment["GPUBROKER_REDIS_URL"])
+
+
+def _is_release(event: Event | None, lease_id: str) -> bool:
+    return event is not None and event.kind == "released" and event.fields["id"] == lease_id
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
