@@ -20,12 +20,12 @@ from docs.make import (
     examples,
     http,
     keys,
-    metrics,
     python,
     states,
 )
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 #: What a page may name on a line of its own: ``<!-- made: NAME -->``.
 PARTS: dict[str, Callable[[], str]] = {
     "acl": acl.page,
@@ -41,22 +41,21 @@ PARTS: dict[str, Callable[[], str]] = {
     "examples": examples.page,
     "http": http.page,
     "keys": keys.page,
-    "metrics": metrics.page,
     "states": states.page,
     "worker hooks": python.WORKER_HOOKS,
 }
 #: Pages that are there only with a part of the code.
 ONLY_WITH: dict[str, Callable[[], bool]] = {
     "reference/http.md": http.is_there,
-    "reference/metrics.md": metrics.is_there,
-    "how-to/grafana.md": metrics.is_there,
+    "metrics.md": (DOCS / "metrics.md").exists,
+    "tracing.md": (DOCS / "tracing.md").exists,
+    "how-to/grafana.md": (DOCS / "metrics.md").exists,
 }
 #: Paragraphs that are there only with a part of the code: between ``<!-- with: NAME -->`` and ``<!-- end -->``.
 WITH: dict[str, Callable[[], bool]] = {
     "acl": acl.is_there,
     "alerts": alerts.is_there,
     "http": http.is_there,
-    "metrics": metrics.is_there,
     "top": cli.has_top,
 }
 _ONLY = re.compile(r"^<!-- with: (?P<name>[a-z]+) -->\n(?P<text>.*?)^<!-- end -->\n", re.MULTILINE | re.DOTALL)
@@ -79,7 +78,8 @@ def on_config(config: Any) -> Any:
 def on_files(files: Any, config: Any) -> Any:
     """Take absent pages out of the site."""
     for page in absent():
-        files.remove(files.get_file_from_path(page))
+        if (there := files.get_file_from_path(page)) is not None:
+            files.remove(there)
     return files
 
 

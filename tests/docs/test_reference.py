@@ -16,7 +16,7 @@ from broker.journal import JOURNAL_KINDS
 from broker.lease import Lease
 from broker.thresholds import Thresholds
 from broker.units import GIB
-from docs.make import alerts, cli, configuration, decisions, doctor, events, http, metrics, python, states
+from docs.make import alerts, cli, configuration, decisions, doctor, events, http, python, states
 from docs.make.markdown import docstring, table
 from tests.docs.pages import DOCS
 
@@ -162,11 +162,6 @@ def test_every_endpoint_is_in_the_reference_of_http() -> None:
     for path, methods in told["paths"].items():
         for method in methods:
             assert f"## {method.upper()} {path}\n" in page
-
-
-@pytest.mark.skipif(not metrics.is_there(), reason="the exporter is not in this checkout")
-def test_every_metric_is_in_the_reference_of_metrics() -> None:
-    assert "gpubroker_gpu_memory_leased_bytes" in metrics.page()
 
 
 def test_docstrings_become_markdown() -> None:
