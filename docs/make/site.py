@@ -56,9 +56,11 @@ WITH: dict[str, Callable[[], bool]] = {
     "acl": acl.is_there,
     "alerts": alerts.is_there,
     "http": http.is_there,
+    "page pictures": (DOCS / "images" / "page-cards.png").exists,
     "top": cli.has_top,
+    "top picture": (DOCS / "top.svg").exists,
 }
-_ONLY = re.compile(r"^<!-- with: (?P<name>[a-z]+) -->\n(?P<text>.*?)^<!-- end -->\n", re.MULTILINE | re.DOTALL)
+_ONLY = re.compile(r"^<!-- with: (?P<name>[a-z ]+) -->\n(?P<text>.*?)^<!-- end -->\n", re.MULTILINE | re.DOTALL)
 _PART = re.compile(r"^<!-- made: (?P<name>[a-z ]+) -->$", re.MULTILINE)
 _FILE = re.compile(r"^<!-- file: (?P<path>[\w./-]+) -->$", re.MULTILINE)
 _LINK = re.compile(r"\[(?P<text>[^\]\[]+)\]\((?P<to>[^)\s#]+\.md)(?:#[^)\s]*)?\)")
