@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-gpu soak mutants upstream lint format bench install clean
+.PHONY: demo test test-gpu soak mutants upstream lint format bench docs install clean
 
 install: $(VENV)/.installed
 
@@ -51,6 +51,9 @@ bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; t
 	$(BIN)/python -m benchmarks.rq
 	$(BIN)/python -m benchmarks.makespan
 	$(BIN)/python -m benchmarks.right_size
+
+docs: install  ## the documentation, into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

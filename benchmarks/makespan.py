@@ -3,11 +3,11 @@
 Method: one embedded server, real RQ workers as processes, real jobs that hold their memory on a counted card and sleep
 for their time. The cards are simulated: one of 24 GB on each of four hosts, and one of 12 GB on the fourth; a job
 whose bytes the card has not left is out of memory. Sizes are log-uniform from 0.5 to 20 GB, times log-normal (sigma
-0.6); all are sent at the start, in the same order for each strategy, to workers that stand ready:
+0.6); all are sent at the start, to workers that stand ready:
 
-- *gpubroker, large first*: ``GpuSimpleWorker``, eight for a card, one queue; each job says its size, and has a priority
-  of one for each GB. Whoever fills a bag puts the large things in first.
-- *gpubroker, first come*: the same without priorities.
+- *gpubroker, large first*: ``GpuSimpleWorker``, twelve for a card, one queue; each job says its size, and they are sent
+  by size. Whoever fills a bag puts the large things in first.
+- *gpubroker, first come*: the same in the order of the others.
 - *one job a card*: RQ's ``SimpleWorker``, one for a card. Jobs above 12 GB have a queue of their own, which workers of
   large cards alone serve, and first.
 - *fixed workers a card*: the same, three for a card, who know nothing of memory. Who runs out of memory goes back into
@@ -51,7 +51,7 @@ LARGE, SMALL = 24 * GB, 12 * GB
 HOSTS = {"h1": (LARGE,), "h2": (LARGE,), "h3": (LARGE,), "h4": (LARGE, SMALL)}
 CARDS = {f"GPU-{host}-{i}": size for host, sizes in HOSTS.items() for i, size in enumerate(sizes)}
 STRATEGIES = ("gpubroker, large first", "gpubroker, first come", "one job a card", "fixed workers a card")
-WORKERS_A_CARD = dict(zip(STRATEGIES, (8, 8, 1, 3), strict=True))
+WORKERS_A_CARD = dict(zip(STRATEGIES, (12, 12, 1, 3), strict=True))
 OURS = "gpubroker"
 TARGET = 1.10
 
@@ -116,10 +116,11 @@ def worker(url: str, strategy: str, card: str) -> Iterator[None]:
 
 def send(redis: Redis, strategy: str, jobs: Sequence[Task]) -> None:
     """All jobs into their queues, in their order."""
+    if strategy.endswith("large first"):
+        jobs = sorted(jobs, key=lambda job: -job.size)
     for number, job in enumerate(jobs):
         if strategy.startswith(OURS):
-            priority = job.size // GB if strategy.endswith("large first") else 0
-            meta = {"gpu": GpuRequest.checked(job.size, priority=priority).as_meta()}
+            meta = {"gpu": GpuRequest.checked(job.size).as_meta()}
             Queue("jobs", connection=redis).enqueue(enhance, number, *job, meta=meta)
         else:
             queue = Queue("large" if job.size > SMALL else "small", connection=redis)
