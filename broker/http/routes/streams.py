@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query
 from starlette.responses import Response
@@ -17,7 +17,9 @@ routes = router("streams")
 _TEXT = {"type": "string"}
 #: Of each event.
 _EVENT = {"type": "object", "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT}, "required": ["event", "data"]}
-_STREAM = {200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}
+}
 _ID = r"^[0-9]{1,19}(-[0-9]{1,19})?$"
 
 
