@@ -6,8 +6,9 @@ whose bytes the card has not left is out of memory. Sizes are log-uniform from 0
 0.6); all are sent at the start, to workers that stand ready:
 
 - *gpubroker, large first*: ``GpuSimpleWorker``, twelve for a card, one queue; each job says its size, and they are sent
-  by size. Whoever fills a bag puts the large things in first.
-- *gpubroker, first come*: the same in the order of the others.
+  by size. Whoever fills a bag puts the large things in first. No card is kept for a job that others passed
+  (``bypass_max`` at its most): in a batch that is to end soon there is nobody to starve.
+- *gpubroker, first come*: in the order of the others, and as a pool is set by default.
 - *one job a card*: RQ's ``SimpleWorker``, one for a card. Jobs above 12 GB have a queue of their own, which workers of
   large cards alone serve, and first.
 - *fixed workers a card*: the same, three for a card, who know nothing of memory. Who runs out of memory goes back into
@@ -50,7 +51,8 @@ GB = 10**9
 LARGE, SMALL = 24 * GB, 12 * GB
 HOSTS = {"h1": (LARGE,), "h2": (LARGE,), "h3": (LARGE,), "h4": (LARGE, SMALL)}
 CARDS = {f"GPU-{host}-{i}": size for host, sizes in HOSTS.items() for i, size in enumerate(sizes)}
-STRATEGIES = ("gpubroker, large first", "gpubroker, first come", "one job a card", "fixed workers a card")
+LARGE_FIRST = "gpubroker, large first"
+STRATEGIES = (LARGE_FIRST, "gpubroker, first come", "one job a card", "fixed workers a card")
 WORKERS_A_CARD = dict(zip(STRATEGIES, (12, 12, 1, 3), strict=True))
 OURS = "gpubroker"
 TARGET = 1.10
@@ -116,7 +118,7 @@ def worker(url: str, strategy: str, card: str) -> Iterator[None]:
 
 def send(redis: Redis, strategy: str, jobs: Sequence[Task]) -> None:
     """All jobs into their queues, in their order."""
-    if strategy.endswith("large first"):
+    if strategy == LARGE_FIRST:
         jobs = sorted(jobs, key=lambda job: -job.size)
     for number, job in enumerate(jobs):
         if strategy.startswith(OURS):
@@ -131,7 +133,7 @@ def play(strategy: str, jobs: Sequence[Task], progress: Progress) -> dict[str, A
     """One strategy, from an empty server to the last job's end."""
     with EmbeddedServer() as server, Redis.from_url(server.url, socket_timeout=600) as redis, ExitStack() as workers:
         with Broker.from_url(server.url) as broker:
-            broker.update_config(memory_reserve_mb=0)
+            broker.update_config(memory_reserve_mb=0, bypass_max=1_000_000 if strategy == LARGE_FIRST else None)
             for host, sizes in HOSTS.items():
                 Publisher(broker, host).publish([_card(f"GPU-{host}-{i}", i, s) for i, s in enumerate(sizes)], 600_000)
         count = WORKERS_A_CARD[strategy] * len(CARDS)

@@ -48,7 +48,8 @@ def healthy(what: str, host: str | None, url: str, redis_url: str, pool: str) ->
 
 def _agent(broker: Broker, host: str | None) -> str:
     from broker.calls import check_name, this_host
-    from broker.cli.table import duration, ledger_now
+    from broker.cli.table import ledger_now
+    from broker.units import duration
 
     name = check_name("--host", host or this_host())
     fresh_until, sampled_at = broker.redis.hmget(broker.keys.host(name), "fresh_until", "sampled_at")
