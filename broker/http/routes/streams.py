@@ -39,7 +39,7 @@ async def events(
     (``Last-Event-ID`` wins over ``after``) misses none, and is told by an event ``gap`` where some are not kept any
     more. A comment comes every 15 seconds of silence."""
     begin = await parts.broker.run(resume(parts.broker.keys, last_event_id or after or ""))
-    return EventStream(follow(parts.broker, parts.tail, begin), parts.streams.seat(asks.key), parts.closing)
+    return EventStream(follow(parts.tail, begin), parts.streams.seat(asks.key), parts.closing)
 
 
 @routes.get(
