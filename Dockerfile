@@ -8,7 +8,8 @@ COPY broker broker
 COPY agent agent
 COPY worker_hooks worker_hooks
 COPY examples/photos examples/photos
-RUN python -m venv /opt/gpubroker && /opt/gpubroker/bin/pip install --no-cache-dir --disable-pip-version-check '.[web]'
+RUN python -m venv --without-pip /opt/gpubroker \
+    && pip --python /opt/gpubroker/bin/python install --no-cache-dir --disable-pip-version-check '.[web]'
 
 FROM ${PYTHON}
 COPY --from=build /opt/gpubroker /opt/gpubroker
