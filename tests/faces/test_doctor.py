@@ -186,7 +186,7 @@ def test_the_versions_of_drivers_are_told_by_host(cli: Cli, durable: Broker, car
 # -- what its user may -------------------------------------------------------------------------------------------------
 
 _NEEDED = (
-    "+evalsha +eval +info +ping +hello +client|setinfo +client|id +client|unblock +time +scan +@hash +@set +@sortedset "
+    "+evalsha +eval +info +ping +hello +client|id +client|unblock +time +scan +@hash +@set +@sortedset "
     "+@list +@stream +get +set +del +exists +persist +pexpire"
 )
 
@@ -243,7 +243,7 @@ def test_keys_of_another_pool_are_not_enough(as_user: Callable[..., Result]) -> 
 
 
 def test_who_only_looks_is_warned_and_well(as_user: Callable[..., Result]) -> None:
-    result = as_user("~*", "+@read", "+time", "+info", "+client|setinfo", "+acl|whoami")
+    result = as_user("~*", "+@read", "+time", "+info")
     assert result.exit_code == 0
     assert severities(result)["rights"] == "warning"
 
