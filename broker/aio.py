@@ -292,7 +292,9 @@ class AsyncBroker(AsyncViews):
     async def _mark(self, name: str, gpu: str | None, host: str | None) -> None:
         kind, what = calls.marked(gpu, host)
         if await self.call(name, kind, what) == "unknown":
-            raise NotInPool(f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status`")
+            raise NotInPool(
+                f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status --table`"
+            )
 
     async def tenants(self) -> list[Tenant]:
         """Every tenant: quota, weight, what it holds, what it used lately and what each of its functions took."""

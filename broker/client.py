@@ -355,7 +355,9 @@ class Broker(Views):
     def _mark(self, name: str, gpu: str | None, host: str | None) -> None:
         kind, what = calls.marked(gpu, host)
         if self.call(name, kind, what) == "unknown":
-            raise NotInPool(f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status`")
+            raise NotInPool(
+                f"the pool knows no {'GPU' if kind == 'gpu' else 'host'} {what}; see `gpubroker status --table`"
+            )
 
     def tenants(self) -> list[Tenant]:
         """Every tenant: quota, weight, what it holds, what it used lately and what each of its functions took."""

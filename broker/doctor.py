@@ -156,45 +156,37 @@ for _, command in ipairs(ARGV) do
   if not redis.acl_check_cmd(command, KEYS[1], KEYS[1], KEYS[1]) then table.insert(denied, command) end
 end
 return denied"""
-#: What clients send beside scripts, and scripts themselves.
-_CLIENTS = (
-    "PING",
-    "INFO",
-    "TIME",
-    "EVAL",
-    "EVALSHA",
-    "BLPOP",
-    "XREAD",
-    "XREVRANGE",
-    "SMEMBERS",
-    "ZSCAN",
-    "HKEYS",
-    "EXISTS",
-)
+#: What clients send beside scripts, and what for.
+_CLIENTS = {"BLPOP": "wait", "XREAD": "follow the journal", "INFO": "tell one primary from another"}
 _CALL = re.compile(r"call\('([A-Z]+)'")
+#: What it does, whoever calls any script has done on the way: nobody takes part in the ledger without it.
+_LEAST = "reap"
 
 
 def _rights(broker: Broker) -> Iterator[Finding]:
-    """What this user may not do and an agent or a worker would have to: by what clients and scripts send."""
-    sent = {found for name in scripts.names() for found in _CALL.findall(scripts.script(name).text)}
+    """What this user may not do and would have to, by what scripts and clients send."""
+    sent = {name: set(_CALL.findall(scripts.script(name).text)) for name in scripts.names()}
+    asked = sorted({*_CLIENTS, *(command for commands in sent.values() for command in commands)})
     user = broker.redis.connection_pool.connection_kwargs.get("username") or "default"
     try:
-        denied = broker.redis.eval(_MAY_NOT, 1, broker.keys.ledger, *sorted({*sent, *_CLIENTS}))
+        denied: list[str] = broker.redis.eval(_MAY_NOT, 1, broker.keys.ledger, *asked)
     except redis.RedisError as error:
         if not not_allowed(error):
             raise
         says = f"{user} may run no script: it sees the pool, and can neither borrow nor publish nor act"
         yield Finding("rights", "warning", says, "right for who only looks; others need what docs/deployments.md lists")
         return
-    if len(denied) >= len(sent):
-        mend = f"ACL SETUSER {user} ~{broker.keys.root}*"
-        yield Finding("rights", "wrong", f"{user} may not touch the keys of pool {broker.pool}", mend)
-    elif denied:
-        words = " ".join(f"+{one.lower()}" for one in denied)
-        says = f"{user} may not {', '.join(denied)}: scripts and clients send them"
-        yield Finding("rights", "warning" if denied == ["INFO"] else "wrong", says, f"ACL SETUSER {user} {words}")
+    mend = f"ACL SETUSER {user} {' '.join(f'+{command.lower()}' for command in denied)}"
+    if not denied:
+        yield Finding("rights", "fine", f"{user} may do all that agents, workers and operators do")
+    elif lacking := sent[_LEAST].intersection(denied):
+        says = f"{user} may not {', '.join(sorted(lacking))}, which every script sends: nothing is lent"
+        yield Finding("rights", "wrong", says, mend)
     else:
-        yield Finding("rights", "fine", f"{user} may do all that agents and workers do")
+        parts = [f"{_CLIENTS[command]} ({command})" for command in denied if command in _CLIENTS]
+        lame = {name: commands.intersection(denied) for name, commands in sent.items()}
+        parts += [f"{name} ({', '.join(sorted(commands))})" for name, commands in lame.items() if commands]
+        yield Finding("rights", "warning", f"{user} may not {', '.join(parts)}", f"if it has to: {mend}")
 
 
 # -- the pool ----------------------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ def history(keys: Keys, uuid: str) -> Plan[list[Sample]]:
 
     (host,) = yield [("HGET", keys.gpu(check_name("gpu", uuid)), "host")]
     if not host:
-        raise NotInPool(f"the pool knows no GPU {uuid}; see `gpubroker status`")
+        raise NotInPool(f"the pool knows no GPU {uuid}; see `gpubroker status --table`")
     (entries,) = yield [("XRANGE", keys.metrics(host), "-", "+")]
     return [
         Sample.from_hash({"stream_id": stream_id, **fields}) for stream_id, fields in entries if fields["uuid"] == uuid

@@ -41,7 +41,7 @@ _ADVICE = {
     "size": "ask for less",
     "quota": "ask for less, or raise it with `gpubroker tenants set`",
     "host": "start its `gpubroker agent`, or name another; see `gpubroker status`",
-    "gpu": "start its `gpubroker agent`, or name another; see `gpubroker status`",
+    "gpu": "start its `gpubroker agent`, or name another; see `gpubroker status --table`",
     "selector": "see `gpubroker status --json` for what the cards are",
     "host_memory": "ask for less of it",
     "cpus": "ask for fewer",

@@ -54,6 +54,9 @@ def rq(broker: Broker, rq_url: str | None) -> Iterator[Finding]:
         yield from _queues(client, broker, workers)
         yield from _versions(workers)
         yield from _keepers(broker, workers)
+    except redis.exceptions.NoPermissionError as error:
+        mend = "name a user who may, such as a worker's, by --rq-url"
+        yield Finding("rq", "warning", f"RQ's side could not be looked at: {error}", mend)
     except (redis.ConnectionError, redis.TimeoutError) as error:
         yield Finding("rq", "wrong", f"RQ's Redis cannot be reached: {error}", "see RQ_REDIS_URL, or --rq-url")
     finally:

@@ -12,6 +12,8 @@ from broker.cli.options import URL_META
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from click.shell_completion import CompletionItem
+
 #: Verb, where it is, and its line in ``gpubroker --help``.
 _VERBS = {
     "up": ("broker.cli.up:up", "A server, an agent and workers on this machine, until Ctrl-C."),
@@ -69,14 +71,17 @@ class _Verbs(click.Group):
             command = None if plugin is None else plugin.load()
         return command if isinstance(command, click.Command) else None
 
+    # Click would import every verb to ask for its help, in both of these.
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # Click would import every verb to ask for its help.
-        rows = [(name, help_line) for name, (_, help_line) in _VERBS.items()]
-        for name, plugin in sorted(_plugins().items()):
-            if name not in _VERBS:
-                rows.append((name, _PLUGIN_HELP.get(name) or f"From {plugin.value.partition(':')[0]}."))
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(_help_lines())
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(name, help=line) for name, line in _help_lines() if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         from broker.errors import BrokerError, InvalidRequest, PoolUnavailable
@@ -106,6 +111,15 @@ def _plugins() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {plugin.name: plugin for plugin in entry_points(group=_PLUGIN_GROUP)}
+
+
+def _help_lines() -> list[tuple[str, str]]:
+    """Every verb with its line."""
+    rows = [(name, line) for name, (_, line) in _VERBS.items()]
+    for name, plugin in sorted(_plugins().items()):
+        if name not in _VERBS:
+            rows.append((name, _PLUGIN_HELP.get(name) or f"From {plugin.value.partition(':')[0]}."))
+    return rows
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> None:

@@ -27,7 +27,7 @@ def chosen(broker: Broker, gpu: str | None) -> list[Gpu]:
 
     gpus = [one for one in broker.gpus() if gpu in (None, one.uuid)]
     if gpu is not None and not gpus:
-        raise InvalidRequest("GPU", gpu, "the UUID of a GPU in the pool; `gpubroker status` lists them")
+        raise InvalidRequest("GPU", gpu, "the UUID of a GPU in the pool; `gpubroker status --table` lists them")
     return gpus
 
 

@@ -48,6 +48,17 @@ def test_verbs_and_options_are_completed(complete: Callable[..., list[str]]) -> 
     assert "--json" in complete("status", "--")
 
 
+def test_verbs_are_completed_without_importing_any() -> None:
+    code = (
+        "import sys; from broker.cli import main; from click.shell_completion import ShellComplete; "
+        "print(*[one.value for one in ShellComplete(main, {}, 'g', '_G').get_completions([], '')]); print(*sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    verbs, modules = told.splitlines()
+    assert {"status", "drain", "agent", "worker", "demo"} <= set(verbs.split())
+    assert not {"numpy", "rq", "redis", "pydantic", "textual", "rich"} & set(modules.split())
+
+
 def test_names_come_from_the_ledger(complete: Callable[..., list[str]], broker: Broker, cards: Cards) -> None:
     cards("GPU-a", "GPU-b", host="studio-a")
     broker.acquire("1GiB", lease_id="job-7", tenant="paul")

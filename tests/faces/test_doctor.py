@@ -186,7 +186,7 @@ def test_the_versions_of_drivers_are_told_by_host(cli: Cli, durable: Broker, car
 # -- what its user may -------------------------------------------------------------------------------------------------
 
 _NEEDED = (
-    "+evalsha +eval +info +ping +hello +client|setinfo +client|id +client|unblock +time +scan +@hash +@set +@sortedset "
+    "+evalsha +eval +info +ping +hello +client|id +client|unblock +time +scan +@hash +@set +@sortedset "
     "+@list +@stream +get +set +del +exists +persist +pexpire"
 )
 
@@ -210,12 +210,30 @@ def test_the_rights_that_the_docs_list_are_all_that_is_needed(as_user: Callable[
     assert "rights" not in severities(result)
 
 
-def test_a_command_that_is_missing_is_named_and_how_to_allow_it(as_user: Callable[..., Result]) -> None:
-    result = as_user("~gpubroker:*", *_NEEDED.split(), "-zadd", "-blpop")
+def rights(result: Result) -> dict[str, str]:
+    """What was found of the user's rights."""
     (finding,) = [one for one in json.loads(result.stdout)["findings"] if one["about"] == "rights"]
-    assert finding["severity"] == "wrong"
-    assert finding["says"].startswith("anna may not BLPOP, ZADD")
-    assert finding["mend"] == "ACL SETUSER anna +blpop +zadd"
+    return {name: str(value) for name, value in finding.items()}
+
+
+def test_a_command_that_every_script_sends_is_named_and_how_to_allow_it(as_user: Callable[..., Result]) -> None:
+    found = rights(as_user("~gpubroker:*", *_NEEDED.split(), "-zadd", "-blpop"))
+    assert found["severity"] == "wrong"
+    assert found["says"].startswith("anna may not ZADD, which every script sends")
+    assert found["mend"] == "ACL SETUSER anna +blpop +zadd"
+
+
+def test_what_only_some_do_is_a_warning_that_says_what_they_do(as_user: Callable[..., Result]) -> None:
+    found = rights(as_user("~gpubroker:*", *_NEEDED.split(), "-blpop", "-zpopmin"))
+    assert found["severity"] == "warning"
+    assert found["says"] == "anna may not wait (BLPOP), learn (ZPOPMIN)"
+    assert found["mend"] == "if it has to: ACL SETUSER anna +blpop +zpopmin"
+
+
+def test_a_user_of_the_ledger_alone_is_told_to_name_another_for_rq(as_user: Callable[..., Result]) -> None:
+    result = as_user("~gpubroker:*", *_NEEDED.split())
+    assert severities(result)["rq"] == "warning"
+    assert "--rq-url" in result.stdout
 
 
 def test_keys_of_another_pool_are_not_enough(as_user: Callable[..., Result]) -> None:
@@ -225,7 +243,7 @@ def test_keys_of_another_pool_are_not_enough(as_user: Callable[..., Result]) -> 
 
 
 def test_who_only_looks_is_warned_and_well(as_user: Callable[..., Result]) -> None:
-    result = as_user("~*", "+@read", "+time", "+info", "+client|setinfo", "+acl|whoami")
+    result = as_user("~*", "+@read", "+time", "+info")
     assert result.exit_code == 0
     assert severities(result)["rights"] == "warning"
 

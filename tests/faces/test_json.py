@@ -100,3 +100,8 @@ def test_a_verb_tells_in_json_by_names_that_stay(cli: Cli, pool: int, words: tup
     assert told
     for one in told if isinstance(told, list) else [told]:
         assert TOLD[words] <= set(one)
+
+
+def test_a_finding_of_the_doctors_has_names_that_stay(cli: Cli, pool: int) -> None:
+    for finding in json.loads(cli("doctor", "--json").stdout)["findings"]:
+        assert set(finding) == {"about", "severity", "fine", "says", "mend"}

@@ -124,6 +124,19 @@ def test_no_verb_changes_anything_while_it_writes(
     assert (broker.redis.xlen(broker.keys.events), broker.config(), broker.leases()) == before
 
 
+@pytest.mark.parametrize(
+    "words", [words for words in TOLD if words[0] not in {*_OTHERWISE, "retire", "adopt"}], ids=" ".join
+)
+def test_every_line_of_every_verb_runs(
+    cli: Cli, broker: Broker, cards: Cards, run: Run, words: tuple[str, ...]
+) -> None:
+    cards("GPU-a", "GPU-b")
+    token = broker.acquire("1GiB", lease_id="held", gpu="GPU-b").token
+    written = cli(*(str(token) if word == "TOKEN" else word for word in words), "--redis-cli")
+    assert written.exit_code == 0, written.output
+    assert run(written.stdout)  # an error of the server's is raised
+
+
 def test_a_bad_value_is_refused_as_ever(cli: Cli) -> None:
     result = cli("acquire", "nan", "--redis-cli")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -176,7 +176,10 @@ def test_the_long_way_shows_the_same(cli: Cli, broker: Broker, cards: Cards, red
     assert cli("status", "--redis-url", f"{redis_url}?socket_timeout=5").stdout == short
 
 
-def test_a_user_a_database_are_found_the_short_way(cli: Cli, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_and_a_database_are_found_the_short_way(
+    cli: Cli, broker: Broker, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards("GPU-a")  # in database 0
     monkeypatch.setattr("broker.cli.status.broker_from", None)  # what would be asked the long way
     may = {"categories": ["+@read"], "commands": ["+time", "+select"]}
     broker.redis.acl_setuser("eye", enabled=True, passwords=["+s@crt"], keys=["*"], **may)

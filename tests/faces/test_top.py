@@ -119,6 +119,20 @@ async def test_cards_are_sorted_on_demand(app: Top, cards: Cards) -> None:
         assert text.index("h2 [0]") < text.index("h1 [0]")
 
 
+async def test_the_chosen_row_stays_chosen_wherever_it_moves(app: Top, cards: Cards) -> None:
+    cards("GPU-a", "GPU-b", host="h2", temperature_c=50)
+    async with app.run_test(size=SMALL, notifications=True) as pilot:
+        await shows(pilot, "[1]")
+        await pilot.press("end", "s")
+        await shows(pilot, "by heat")
+        assert app.pane.chosen is not None
+        assert app.pane.chosen.name == "GPU-b"
+        cards("GPU-c", host="h1", temperature_c=70)
+        await shows(pilot, "h1 [0]")
+        assert app.pane.chosen.name == "GPU-b"
+        assert "> h2 [1]" in screen(pilot)
+
+
 async def test_rows_are_sought_by_a_word_and_all_come_back(app: Top, cards: Cards) -> None:
     cards("GPU-a", host="studio-a")
     cards("GPU-b", host="other")
