@@ -55,7 +55,7 @@ def curl(method: str, path: str, operation: Mapping[str, Any], told: Mapping[str
     words = ["curl"] + ["-N"] * _is_stream(operation) + (["-X", method] if method != "GET" else [])
     body = _body(operation, told)
     if body is not None:
-        example = next(iter(body.get("examples", ())), {})
+        example: Mapping[str, Any] = next(iter(body.get("examples", ())), {})
         text = json.dumps({name: PLACES.get(name, value) for name, value in example.items()}).replace(
             '"TOKEN"', "TOKEN"
         )

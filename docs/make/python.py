@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from enum import Enum
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 import broker
 import worker_hooks
 from broker import explain, models, trend
+from broker.values import State
 from docs.make.markdown import code, docstring, table
 
 #: Methods of the classes of the face that workers and agents of this house use among themselves.
@@ -64,7 +64,7 @@ def _first(thing: Any) -> str:
 
 def _class(name: str, kind: type) -> str:
     out = [f"### {name}\n", docstring(inspect.getdoc(kind) or ""), ""]
-    if issubclass(kind, Enum):
+    if issubclass(kind, State):
         out.append(table(("name", "speed"), [(code(one.name), f"{one.speed}") for one in kind]))
         return "\n".join(out)
     if dataclasses.is_dataclass(kind):
@@ -151,7 +151,7 @@ def _record(kind: type) -> str:
     return f"### {kind.__name__}\n\n{docstring(inspect.getdoc(kind) or '')}\n\n{_fields(kind)}"
 
 
-def _fields(kind: type) -> str:
+def _fields(kind: Any) -> str:
     if issubclass(kind, BaseModel):
         rows = [(name, _plain(field.annotation), not field.is_required()) for name, field in kind.model_fields.items()]
     else:

@@ -9,7 +9,7 @@ from docs.make.markdown import table
 
 def page() -> str:
     """State, temperature, memory, speed; every number is configuration."""
-    limits = Thresholds()
+    limits = Thresholds.parse({})
     heats = (limits.temp_optimal, limits.temp_normal, limits.temp_throttle)
     shares = (limits.memory_optimal, limits.memory_normal, limits.memory_critical)
     bands = [_bands(*heats), _bands(*shares)]

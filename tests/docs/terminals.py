@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker import lifeline
+
 _ENDS_SECONDS = 30.0
 _RUN_SECONDS = 120.0
 
@@ -27,11 +29,11 @@ class Terminals:
 
     def start(self, title: str, line: str) -> None:
         """A program that stays, in a terminal of that title; what it says is in ``said(title)``."""
+        command = ["bash", "-c", f"exec env {_ours(line)}"]
         with self._log(title).open("wb") as log:
-            self.running[title] = subprocess.Popen(
-                ["bash", "-c", f"exec env {_ours(line)}"], cwd=self.folder, env=self.environment, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            self.running[title] = lifeline.spawn(
+                command, log, on_parent_death=signal.SIGTERM, environment=self.environment, folder=self.folder
+            )
 
     def said(self, title: str) -> str:
         """All that a program has said until now."""
@@ -66,13 +68,7 @@ def terminals(folder: Path) -> Iterator[Terminals]:
         yield opened
     finally:
         for program in reversed(opened.running.values()):
-            if program.poll() is None:
-                os.killpg(program.pid, signal.SIGTERM)
-        for program in reversed(opened.running.values()):
-            try:
-                program.wait(timeout=_ENDS_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(program.pid, signal.SIGKILL)
+            lifeline.end_all([program], _ENDS_SECONDS)
 
 
 def _ours(line: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import click
 import pytest
@@ -29,7 +30,10 @@ def test_there_are_many() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
-def test_it_is_taken(page: str, line: str) -> None:
+def test_it_is_taken(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cert.pem", "key.pem"):  # files that are there where a page names them
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
     line = re.sub(r"\b(?:TOKEN|PID)\b", "7", _PIPED.sub("", line))  # what a reader fills in
     taken(main, click.Context(main, info_name="gpubroker"), shlex.split(line)[1:])
 
