@@ -208,6 +208,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.set_blocking(1, False)
+    # Redis's client imports OpenTelemetry's SDK where that is installed: half as much again, while leases wait.
+    sys.modules["opentelemetry"] = None  # type: ignore[assignment]
     Watch(int(sys.argv[1])).run()
 
 
