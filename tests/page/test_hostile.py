@@ -40,6 +40,7 @@ def poisoned(broker: Broker, redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         card = ("reason", "drained_by", "labels", "mig", "capability", "reserved_for", "name")
         client.hset(f"{ROOT}gpu:GPU-a", mapping=dict.fromkeys(card, CANARY) | {"drained": "1", "short_bytes": "1"})
+        client.hset(f"{ROOT}hardware:GPU-a", mapping=said)
         client.hset(f"{ROOT}host:h1", mapping=dict.fromkeys(("reason", "labels", "source", "state"), CANARY))
         lease = ("owner", "tenant", "job_id", "function", "state", "revoke_reason", "pid_started")
         client.hset(f"{ROOT}lease:job-7", mapping=dict.fromkeys(lease, CANARY) | {"revoke_at": "9999999999999"})
@@ -157,7 +158,8 @@ def test_a_refusal_that_repeats_it_is_text(page: Page) -> None:
     assert page.locator("img").count() == 0
 
 
-def test_no_policy_is_needed_to_stop_it_but_there_is_one(page: Page, served: Served) -> None:
+def test_no_policy_is_needed_to_stop_it_but_there_is_one(page: Page, served: Served, tabs: Tabs) -> None:
+    tabs.allow("Executing inline event handler")
     policy = page.request.get(served.url).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "'unsafe-inline'" not in policy

@@ -1,7 +1,7 @@
 // Whether all is well, in one word and the few lines that say why not. Pure: the ledger in, a verdict out.
 
 import { count, duration, number, size } from "./format.js";
-import { cardsOfHosts, isSilent, lends } from "./words.js";
+import { cardsOfHosts, isSilent, lends, sign } from "./words.js";
 
 /** From the worst; a note worries nobody. */
 const LEVELS = ["bad", "look", "note"];
@@ -41,7 +41,8 @@ function ofCards(ledger, now) {
   const tell = (level, some, words, show) => some.length && found.push({ level, text: `${cardsOfHosts(some)} ${words}`, href: `#/cards?show=${show}` });
   const silent = cards.filter((card) => isSilent(card, now));
   tell("bad", silent, `silent: no sample for ${duration(now - Math.min(...silent.map((card) => card.sampled_at)))}`, "UNAVAILABLE");
-  tell("bad", cards.filter((card) => card.state === "UNAVAILABLE" && !isSilent(card, now)), "UNAVAILABLE", "UNAVAILABLE");
+  // A state that this page does not know is as bad as the worst.
+  tell("bad", cards.filter((card) => sign(card.state) === "UNAVAILABLE" && !isSilent(card, now)), "UNAVAILABLE", "closed");
   tell("bad", cards.filter((card) => card.state === "CRITICAL"), "CRITICAL: nothing is lent there, jobs pause", "CRITICAL");
   tell("bad", cards.filter((card) => card.short_bytes > 0), "lent beyond a budget that shrank", "short");
   tell("look", cards.filter((card) => card.drained && marked(card, "health")), "drained for health", "drained");
