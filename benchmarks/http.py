@@ -156,6 +156,7 @@ def streams(port: int, process: psutil.Process, path: str, count: int, seconds: 
     ours, theirs = context.Pipe()
     child = context.Process(target=listener, args=(port, path, count, theirs), daemon=True)
     child.start()
+    theirs.close()  # so that its end is noticed
     try:
         assert ours.poll(60), "the streams did not open"
         assert ours.recv() == "open"

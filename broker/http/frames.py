@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+log = logging.getLogger("gpubroker.http")
 
 #: Seconds of silence after which a stream says that it lives, and that a client has to take a frame.
 BEAT_SECONDS, _SEND_SECONDS = 15.0, 30.0
@@ -75,15 +78,17 @@ class EventStream(Response):
         """Send until one of the two has enough."""
         with self._seat:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            tasks = [asyncio.create_task(one) for one in (self._pump(send), _gone(receive), self._wait_for_the_end())]
+            pump = asyncio.create_task(self._pump(send))
+            others = [asyncio.create_task(one) for one in (_gone(receive), self._wait_for_the_end())]
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([pump, *others], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in tasks:
+                for task in (pump, *others):
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-            if self._closing.is_set():
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                results = await asyncio.gather(pump, *others, return_exceptions=True)
+            if isinstance(results[0], Exception):
+                log.warning("event=stream_failed error=%r", results[0])
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _wait_for_the_end(self) -> None:
         await self._closing.wait()

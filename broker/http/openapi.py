@@ -57,5 +57,5 @@ def _example(route: APIRoute, method: str) -> Any:
     if route.response_model is Done:
         return examples.DONE
     if route.response_model is Thresholds:
-        return Thresholds().model_dump(mode="json")
+        return Thresholds.parse({}).model_dump(mode="json")
     return examples.ANSWERS[method, route.path_format]

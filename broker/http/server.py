@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -65,7 +67,14 @@ def run(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
         timeout_graceful_shutdown=_PATIENCE_SECONDS, ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
-    Server(config, app.state.serving.closing, said).run(sockets=[bound])
+    # uvicorn raises the signal that ended it once more, when all is done: that is no failure.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config, app.state.serving.closing, said).run(sockets=[bound])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _listen(host: str, port: int) -> socket.socket:

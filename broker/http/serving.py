@@ -23,6 +23,9 @@ from broker.http.settings import HttpSettings
 from broker.http.tail import Tail
 from broker.metrics import AsyncExporter
 
+#: Connections to Redis beside those of waiting requests.
+_CONNECTIONS = 512
+
 
 class Serving:
     """One running server's parts. ``broker`` is for its event loop, ``threads`` for work in threads."""
@@ -35,6 +38,8 @@ class Serving:
         """
         self.settings = settings
         self.broker = AsyncBroker.from_url(settings.redis_url, settings.pool)
+        # Who waits for room sleeps on a connection of his own.
+        self.broker.redis.connection_pool.max_connections = settings.limits.waiting + _CONNECTIONS
         self.threads = Broker.from_url(settings.redis_url, settings.pool)
         self.reader = Reader(self.broker)
         self.tail = Tail(self.broker)

@@ -24,7 +24,7 @@ log = logging.getLogger("gpubroker.http")
 #: Seconds between two looks at a busy journal, and that one look waits at a quiet one (below the socket's 5 s).
 _PACE_SECONDS, _BLOCK_MS = 0.2, 2000
 _AWAY_SECONDS = 1.0
-_KEPT, _PAGE = 4096, 200
+_KEPT, PAGE, _CATCHING_UP = 4096, 200, 8
 _ID = re.compile(r"(?P<ms>[0-9]{1,19})(-(?P<number>[0-9]{1,19}))?", re.ASCII)
 #: An id so far ahead of Redis's clock was not given by it.
 _AHEAD_SECONDS = 60
@@ -70,6 +70,16 @@ class Tail:
         self._grown = asyncio.Event()
         self._placed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._catching_up = asyncio.Semaphore(_CATCHING_UP)
+
+    async def page(self, after: str) -> list[Event]:
+        """Some of what was written after that id; a few at a time may look, as hundreds may come back at once.
+
+        Raises:
+            PoolUnavailable: Redis cannot be reached.
+        """
+        async with self._catching_up:
+            return await self._broker.run(plans.events(self._broker.keys, after, PAGE))
 
     def listen(self, listener: Callable[[list[Event]], None]) -> Callable[[], None]:
         """Hear of new events from now on. Returns a function that ends it."""
@@ -134,7 +144,7 @@ class Tail:
 def _new_events(keys: Keys, after: str) -> plans.Plan[list[Event]]:
     """What was written after that place, waiting for it a while."""
     reply: Any
-    (reply,) = yield [("XREAD", "COUNT", _PAGE, "BLOCK", _BLOCK_MS, "STREAMS", keys.events, after)]
+    (reply,) = yield [("XREAD", "COUNT", PAGE, "BLOCK", _BLOCK_MS, "STREAMS", keys.events, after)]
     streams = reply.items() if isinstance(reply, Mapping) else reply or ()
     return [plans.event(*entry) for _, entries in streams for entry in connection.entries(entries)]
 
@@ -172,7 +182,7 @@ def resume(keys: Keys, after: str) -> plans.Plan[Resumed]:
     return Resumed(after, missed=not first or place_of(first[0][0]) > place)
 
 
-async def follow(broker: AsyncBroker, tail: Tail, begin: Resumed) -> AsyncIterator[bytes]:
+async def follow(tail: Tail, begin: Resumed) -> AsyncIterator[bytes]:
     """The stream of one who follows: what was written meanwhile, then what is written, and a beat in silence.
 
     Raises:
@@ -185,11 +195,11 @@ async def follow(broker: AsyncBroker, tail: Tail, begin: Resumed) -> AsyncIterat
         after = begin.after
         await tail.ready()
         while True:
-            events = await broker.run(plans.events(broker.keys, after, _PAGE))
+            events = await tail.page(after)
             if events:
                 after = events[-1].stream_id
                 yield sent.take([line_of(event) for event in events])
-            if len(events) == _PAGE:
+            if len(events) == PAGE:
                 continue
             while (lines := await tail.after(sent.place)) is not None:
                 yield sent.take(lines)

@@ -37,6 +37,7 @@ def _when_it_is_noticed(http: httpx.Client, path: str) -> httpx.Response:
 
 def _fill(url: str) -> None:
     with Broker.from_url(url) as broker:
+        broker.update_config(grace_seconds=0)  # no time is given to holders after a restart
         Publisher(broker, "h1").publish([report("GPU-a")], 600_000)
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from broker.http.schema import ProblemBody
@@ -29,8 +29,8 @@ def _plain_number(value: object) -> object:
 
 
 _NUMBER = re.compile(r"-?[0-9]{1,16}(\.[0-9]{1,16})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-Whole = Annotated[int, BeforeValidator(_plain_number)]
-Number = Annotated[float, BeforeValidator(_plain_number), Field(allow_inf_nan=False)]
+#: Behind a number's bounds in an annotation.
+PLAIN = BeforeValidator(_plain_number)
 KeyHeader = Annotated[
     str | None,
     Header(

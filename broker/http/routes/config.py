@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, create_model
@@ -19,20 +19,21 @@ from broker.thresholds import Thresholds
 routes = router("configuration")
 
 
-def _optional(field: FieldInfo) -> FieldInfo:
-    """The same bounds and description, but nothing by default: what is not there is not changed."""
-    return FieldInfo.merge_field_infos(field, default=None)
-
-
-#: Any of the settings, each within its own bounds; ``null`` restores the default.
-Changes: type[BaseModel] = create_model(
-    "Changes",
-    __config__=ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"examples": [{"temp_optimal": 60}]}
-    ),
-    __doc__="Settings to change, all or none; `null` restores a default.",
-    **{name: (field.annotation | None, _optional(field)) for name, field in Thresholds.model_fields.items()},
-)  # type: ignore[call-overload]
+if TYPE_CHECKING:
+    Changes = BaseModel
+else:
+    #: Any of the settings, each within its own bounds, and none by default: what is not there is not changed.
+    Changes = create_model(
+        "Changes",
+        __config__=ConfigDict(
+            extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"examples": [{"temp_optimal": 60}]}
+        ),
+        __doc__="Settings to change, all or none; `null` restores a default.",
+        **{
+            name: (field.annotation | None, FieldInfo.merge_field_infos(field, default=None))
+            for name, field in Thresholds.model_fields.items()
+        },
+    )
 
 
 @routes.get(
@@ -54,10 +55,10 @@ async def update_config(
     parts: Parts,
     body: Changes,
     gpu: GpuQuery = None,
-    idempotency_key: KeyHeader = None,  # type: ignore[valid-type]
+    idempotency_key: KeyHeader = None,
 ) -> Response:
     """All of them or none; agents follow within one interval. ``null`` restores a default."""
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
     if not changes:
         raise InvalidRequest("body", "{}", "at least one setting")
     if gpu is not None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from broker import plans
 from broker.errors import NotInPool
 from broker.http.reading import Reading, worst_state
-from broker.http.routes import LOOKING, GpuQuery, Number, OneGpuQuery, Whole, json_bytes, problems, router
+from broker.http.routes import LOOKING, PLAIN, GpuQuery, OneGpuQuery, json_bytes, problems, router
 from broker.http.schema import AllMetrics, Available, History, Metrics, Status, Summary, ThrottleAnswer, TrendAnswer
 from broker.http.serving import Parts, Serving, viewer
 from broker.models import Gpu
@@ -104,7 +104,11 @@ async def _metrics(parts: Serving, gpu: dict[str, Any]) -> dict[str, Any]:
     "/api/gpu/metrics/history", response_model=History, dependencies=_MAY_LOOK, responses=problems(*LOOKING, 404),
     summary="A card's samples",
 )  # fmt: skip
-async def history(parts: Parts, gpu: OneGpuQuery, limit: Annotated[Whole, Query(ge=1, le=10_000)] = 200) -> Response:
+async def history(
+    parts: Parts,
+    gpu: OneGpuQuery,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="Of the last so many."), PLAIN] = 200,
+) -> Response:
     """The last samples of a card, oldest first; how many are kept is the setting ``history_size``."""
     samples = (await parts.broker.history(gpu))[-limit:]
     return json_bytes(json.dumps({"gpu": gpu, "samples": [one.model_dump(mode="json") for one in samples]}))
@@ -114,7 +118,11 @@ async def history(parts: Parts, gpu: OneGpuQuery, limit: Annotated[Whole, Query(
     "/api/gpu/temperature/trend", response_model=TrendAnswer, dependencies=_MAY_LOOK, responses=problems(*LOOKING, 404),
     summary="Where a card's temperature goes",
 )  # fmt: skip
-async def trend(parts: Parts, gpu: OneGpuQuery, minutes: Annotated[Number, Query(ge=0.1, le=1440)] = 5.0) -> Response:
+async def trend(
+    parts: Parts,
+    gpu: OneGpuQuery,
+    minutes: Annotated[float, Query(ge=0.1, le=1440, description="How far back."), PLAIN] = 5.0,
+) -> Response:
     """The line through the temperatures of the last minutes, and which threshold it crosses when."""
     found = await parts.broker.trend(gpu, minutes)
     return json_bytes(json.dumps(asdict(found) | {"words": found.words()}))

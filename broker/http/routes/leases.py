@@ -15,7 +15,7 @@ from broker.errors import LeaseNotFound
 from broker.http.auth import Caller
 from broker.http.gone import unless_gone
 from broker.http.reading import Reading
-from broker.http.routes import CHANGING, LOOKING, KeyHeader, LeasePath, json_bytes, problems, router
+from broker.http.routes import CHANGING, LOOKING, NAME, KeyHeader, LeasePath, json_bytes, problems, router
 from broker.http.schema import AllocatedLease, Leases, LeaseView, Released, Renewed, Resized, Revoked
 from broker.http.serving import Asking, Parts, Serving, operator, viewer
 from broker.models import LeaseRecord
@@ -24,13 +24,15 @@ from broker.units import MAX_MEMORY_BYTES, MAX_SAFE_INTEGER
 routes = router("leases")
 _MAY_LOOK, _MAY_LEND = [Depends(viewer)], [Depends(operator)]
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}$"
-_SIZE = r"^([1-9][0-9]{0,1} ?[xX] ?)?[0-9]{1,16}(\.[0-9]{1,9})? ?([kKmMgGtT]([iI]?[bB])?|[bB])?$"
-_CAPABILITY, _MIG = r"^[0-9]{1,2}\.[0-9]{1,2}$", r"^(any|none|only|[0-9]{1,2}g\.[0-9]{1,4}gb(\+[a-z0-9.]{1,16})?)$"
-_PLACEMENT = f"^({'|'.join(PLACEMENTS)})$"
+_ONE_SIZE = r"([1-9][0-9]? ?[xX] ?)?0{0,8}[1-9][0-9]{0,7}(\.[0-9]{1,9})? ?([kKmMgGtT]([iI]?[bB])?|[bB])?"
+SIZE, SIZES = f"^{_ONE_SIZE}$", f"^{_ONE_SIZE}(,{_ONE_SIZE}){{0,7}}$"
+CAPABILITY, MIG = r"^[0-9]{1,2}\.[0-9]{1,2}$", r"^(any|none|only|[0-9]{1,2}g\.[0-9]{1,4}gb(\+[a-z0-9.]{1,16})?)$"
+PLACEMENT = f"^({'|'.join(PLACEMENTS)})$"
 
-Name = Annotated[str, Field(pattern=_NAME)]
-Size = Annotated[int, Field(ge=1, le=MAX_MEMORY_BYTES)] | Annotated[str, Field(pattern=_SIZE)]
+Name = Annotated[str, Field(pattern=NAME)]
+Size = Annotated[int, Field(ge=1, le=MAX_MEMORY_BYTES)] | Annotated[str, Field(pattern=SIZE)]
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Token = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER, description="The lease's, which only its holder knows.")]
 Ttl = Annotated[float, Field(ge=0.1, le=86_400, description="Seconds until it ends unless renewed.")]
 Wait = Annotated[float, Field(ge=0, le=60, description="Seconds to wait for room.")]
@@ -56,14 +58,14 @@ class Allocate(Body):
     gpu: Name | None = None
     priority: int = Field(0, ge=-1000, le=1000)
     tenant: Name = "default"
-    placement: Annotated[str, Field(pattern=_PLACEMENT)] | None = None
+    placement: Annotated[str, Field(pattern=PLACEMENT)] | None = None
     token: Token | None = None
     owner: Name | None = None
     job_id: Name | None = None
     pid: Annotated[int, Field(ge=1, le=1 << 22)] | None = None
-    labels: dict[str, str] | None = None
-    capability: Annotated[str, Field(pattern=_CAPABILITY)] | None = None
-    mig: Annotated[str, Field(pattern=_MIG)] | None = None
+    labels: dict[LabelName, LabelValue] | None = None
+    capability: Annotated[str, Field(pattern=CAPABILITY)] | None = None
+    mig: Annotated[str, Field(pattern=MIG)] | None = None
     host_memory: Size | None = None
     cpus: Annotated[float, Field(ge=0.001, le=100_000)] | None = None
     function: Name | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query
 from starlette.responses import Response
@@ -14,7 +14,12 @@ from broker.http.tail import follow, resume
 
 routes = router("streams")
 
-_STREAM = {200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+_TEXT = {"type": "string"}
+#: Of each event.
+_EVENT = {"type": "object", "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT}, "required": ["event", "data"]}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}
+}
 _ID = r"^[0-9]{1,19}(-[0-9]{1,19})?$"
 
 
@@ -26,13 +31,15 @@ async def events(
     parts: Parts,
     asks: Asking,
     after: Annotated[str | None, Query(pattern=_ID, description="An event's id; 0 is the journal's begin.")] = None,
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", pattern=_ID)] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", pattern=_ID, description="The id that was had last.")
+    ] = None,
 ) -> Response:
     """Each event with its id, kind and fields; without an id from now on. Whoever names the last id that he had
     (``Last-Event-ID`` wins over ``after``) misses none, and is told by an event ``gap`` where some are not kept any
     more. A comment comes every 15 seconds of silence."""
     begin = await parts.broker.run(resume(parts.broker.keys, last_event_id or after or ""))
-    return EventStream(follow(parts.broker, parts.tail, begin), parts.streams.seat(asks.key), parts.closing)
+    return EventStream(follow(parts.tail, begin), parts.streams.seat(asks.key), parts.closing)
 
 
 @routes.get(

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from broker.calls import GPUS_MOST, wants
 from broker.errors import InvalidRequest, LeaseNotFound
 from broker.explain import Explanation, explain_async, explain_named_async
-from broker.http.routes import CHANGING, LOOKING, NAME, KeyHeader, Number, Whole, json_bytes, problems, router
-from broker.http.routes.leases import listed
+from broker.http.routes import CHANGING, LOOKING, NAME, PLAIN, KeyHeader, json_bytes, problems, router
+from broker.http.routes.leases import CAPABILITY, MIG, PLACEMENT, SIZE, SIZES, listed
 from broker.http.schema import Done, Waiters
 from broker.http.serving import Parts, operator, viewer
 
@@ -80,24 +80,28 @@ class ExplanationAnswer(BaseModel):
     words: list[str]
 
 
+def _asks(description: str, pattern: str, samples: list[str] | None = None) -> Any:
+    return Query(pattern=pattern, description=description, examples=samples)
+
+
 @routes.get(
     "/api/explain", response_model=ExplanationAnswer, dependencies=[Depends(viewer)], responses=problems(*LOOKING, 404),
     summary="Why a request waits, or would",
 )  # fmt: skip
 async def explain(
     parts: Parts,
-    id: Annotated[str | None, Query(pattern=NAME, examples=["job-8"])] = None,
-    memory: Annotated[str | None, Query(min_length=1, max_length=200, examples=["20GiB", "16GiB,2x8GiB"])] = None,
-    gpus: Annotated[Whole, Query(ge=1, le=GPUS_MOST)] = 1,
-    host: Annotated[str | None, Query(pattern=NAME)] = None,
-    gpu: Annotated[str | None, Query(pattern=NAME)] = None,
-    priority: Annotated[Whole, Query(ge=-1000, le=1000)] = 0,
-    tenant: Annotated[str, Query(pattern=NAME)] = "default",
-    placement: Annotated[str | None, Query(max_length=16)] = None,
-    capability: Annotated[str | None, Query(max_length=8)] = None,
-    mig: Annotated[str | None, Query(max_length=32)] = None,
-    host_memory: Annotated[str | None, Query(max_length=32)] = None,
-    cpus: Annotated[Number | None, Query(ge=0.001, le=100_000)] = None,
+    id: Annotated[str | None, _asks("The name of a request that waits, a lease, or a job.", NAME, ["job-8"])] = None,
+    memory: Annotated[str | None, _asks("A size to ask for, or several.", SIZES, ["20GiB", "16GiB,2x8GiB"])] = None,
+    gpus: Annotated[int, Query(ge=1, le=GPUS_MOST, description="Cards of one host."), PLAIN] = 1,
+    host: Annotated[str | None, _asks("Only on this host.", NAME)] = None,
+    gpu: Annotated[str | None, _asks("Only on this card.", NAME)] = None,
+    priority: Annotated[int, Query(ge=-1000, le=1000, description="A higher one waits in front."), PLAIN] = 0,
+    tenant: Annotated[str, _asks("On whose account.", NAME)] = "default",
+    placement: Annotated[str | None, _asks("How it is placed.", PLACEMENT)] = None,
+    capability: Annotated[str | None, _asks("The least compute capability.", CAPABILITY)] = None,
+    mig: Annotated[str | None, _asks("MIG: any, none, only or a profile.", MIG)] = None,
+    host_memory: Annotated[str | None, _asks("Of the host's own memory.", SIZE)] = None,
+    cpus: Annotated[float | None, Query(ge=0.001, le=100_000, description="Of its processors."), PLAIN] = None,
 ) -> Response:
     """By the very predicate that grants, card by card: what is in the way of a request that waits (``id``), or of one
     that would be made (``memory`` and the rest)."""
