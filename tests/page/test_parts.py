@@ -93,6 +93,7 @@ FINE = {"uuid": "a", "host": "h", "state": "OPTIMAL", "drained": False, "sampled
 CARDS: tuple[tuple[dict[str, Any], str], ...] = (
     ({}, "well"), ({"state": "NORMAL"}, "well"), ({"drained": True, "drained_by": "gpu"}, "well"),
     ({"drained": True, "drained_by": "health"}, "look"), ({"state": "THROTTLED"}, "look"),
+    ({"state": "THROTTLED", "job_state": "OPTIMAL"}, "well"), ({"state": "CRITICAL", "job_state": "OPTIMAL"}, "look"),
     ({"state": "CRITICAL"}, "bad"), ({"state": "UNAVAILABLE"}, "bad"), ({"fresh_until": 999}, "bad"),
     ({"short_bytes": 1}, "bad"), ({"state": "SOMETHING NEW"}, "bad"),
 )  # fmt: skip
@@ -116,7 +117,8 @@ def test_the_worst_is_said_first(page: Page) -> None:
 
 def test_names_are_sorted_as_people_count_and_the_unknown_comes_last(page: Page) -> None:
     order = """async () => { const { compare } = await import('/static/table.js');
-        return [['gpu10', 'gpu2', '', null, 'Gpu1'].sort(compare), [[3, 1], [2, null], [2, 5], [null, 0]].sort(compare)]; }"""
+        const words = ['gpu10', 'gpu2', '', null, 'Gpu1'], pairs = [[3, 1], [2, null], [2, 5], [null, 0]];
+        return [words.sort(compare), pairs.sort(compare)]; }"""
     words, pairs = page.evaluate(order)
     assert words[:3] == ["Gpu1", "gpu2", "gpu10"]
     assert pairs == [[2, 5], [2, None], [3, 1], [None, 0]]
