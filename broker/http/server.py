@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ _PATIENCE_SECONDS = 5
 _BACKLOG = 1024
 #: A thread at work (a check of the ledger) gives way to the loop this often; Python's own 5 ms are felt by who waits.
 _SWITCH_SECONDS = 0.0005
+#: A pool's hashes are no circles: the collector looks at them seldom, as a look at all of them takes tens of ms.
+_COLLECTOR = (50_000, 20, 50)
 
 
 class Server(uvicorn.Server):
@@ -62,6 +65,8 @@ def run(
     app = create_app(settings)
     bound = _listen(host, port)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR)
     certificate, key = tls if tls is not None else (None, None)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
