@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Files of tests that drive a browser; the others read the page's files and run anywhere.
 BROWSER = (
     "test_access.py", "test_actions.py", "test_connection.py", "test_hostile.py", "test_live.py", "test_login.py",
-    "test_many.py", "test_pictures.py", "test_views.py",
+    "test_many.py", "test_parts.py", "test_pictures.py", "test_views.py",
 )  # fmt: skip
 collect_ignore = [] if CHROMIUM else list(BROWSER)
 

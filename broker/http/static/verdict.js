@@ -1,7 +1,7 @@
 // Whether all is well, in one word and the few lines that say why not. Pure: the ledger in, a verdict out.
 
 import { count, duration, number, size } from "./format.js";
-import { cardsOfHosts, isSilent, lends } from "./words.js";
+import { cardsOfHosts, isSilent, lends, sign } from "./words.js";
 
 /** From the worst; a note worries nobody. */
 const LEVELS = ["bad", "look", "note"];
@@ -41,14 +41,21 @@ function ofCards(ledger, now) {
   const tell = (level, some, words, show) => some.length && found.push({ level, text: `${cardsOfHosts(some)} ${words}`, href: `#/cards?show=${show}` });
   const silent = cards.filter((card) => isSilent(card, now));
   tell("bad", silent, `silent: no sample for ${duration(now - Math.min(...silent.map((card) => card.sampled_at)))}`, "UNAVAILABLE");
-  tell("bad", cards.filter((card) => card.state === "UNAVAILABLE" && !isSilent(card, now)), "UNAVAILABLE", "UNAVAILABLE");
-  tell("bad", cards.filter((card) => card.state === "CRITICAL"), "CRITICAL: nothing is lent there, jobs pause", "CRITICAL");
+  // A state that this page does not know is as bad as the worst.
+  tell("bad", cards.filter((card) => sign(card.state) === "UNAVAILABLE" && !isSilent(card, now)), "UNAVAILABLE", "closed");
+  tell("bad", cards.filter((card) => hot(card, "CRITICAL")), "CRITICAL: nothing is lent there, jobs pause", "CRITICAL");
+  tell("look", cards.filter((card) => card.state === "CRITICAL" && !hot(card, "CRITICAL")), "full: nothing more is lent there", "CRITICAL");
   tell("bad", cards.filter((card) => card.short_bytes > 0), "lent beyond a budget that shrank", "short");
   tell("look", cards.filter((card) => card.drained && marked(card, "health")), "drained for health", "drained");
-  tell("look", cards.filter((card) => card.state === "THROTTLED"), "THROTTLED: half speed", "THROTTLED");
+  tell("look", cards.filter((card) => hot(card, "THROTTLED")), "THROTTLED: half speed", "THROTTLED");
   tell("note", cards.filter((card) => card.drained && !marked(card, "health")), "drained", "drained");
   if (!cards.some(lends)) found.unshift({ level: "bad", text: "No card lends", href: "#/cards?show=closed" });
   return found;
+}
+
+/** In that state by its heat or health, which jobs feel too. A card that is THROTTLED by its memory is only well used. */
+function hot(card, state) {
+  return (card.job_state ?? card.state) === state;
 }
 
 function marked(card, mark) {
