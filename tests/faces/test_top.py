@@ -229,11 +229,11 @@ async def test_a_thousand_cards_are_drawn_in_no_time(app: Top, broker: Broker) -
         await shows(pilot, "1000 of 1000 cards lend")
         pane, picture = app.pane, app.picture
         assert picture is not None
-        began = time.process_time()
+        began = time.thread_time()
         for _ in range(5):
             pane.show(picture)
             await pilot.pause()
-        assert (time.process_time() - began) / 5 < 0.25  # of the second until the next one
+        assert (time.thread_time() - began) / 5 < 0.25  # of the second until the next one
         await pilot.press("end")
         await shows(pilot, "h124")
         drawn = pane.size.height
