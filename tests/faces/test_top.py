@@ -68,7 +68,7 @@ async def test_a_small_screen_shows_hosts_cards_and_leases(app: Top, broker: Bro
     broker.acquire("3GiB", lease_id="job-7")
     async with app.run_test(size=SMALL, notifications=True) as pilot:
         text = await shows(pilot, "studio-a", "[0] RTX 3060", "61", "OPTIMAL", "3.0 / 6.0G", "no NVML library")
-        assert "1 of 1 cards lend, 3.0 GiB of 4.5 GiB lent, 1 leases, 0 waiting" in text
+        assert "1 of 1 cards lend, 3.0 GiB of 4.5 GiB lent, 1 lease, 0 waiting" in text
         (row,) = [line for line in text.splitlines() if "RTX 3060" in line]
         bar = "".join(sign for sign in row if sign in "█▒▚·")
         assert re.fullmatch("█+▒+▚+·+", bar)  # 2 GiB used of 3 lent, 1 unmanaged, 2 free
@@ -81,7 +81,7 @@ async def test_it_follows_the_journal_and_the_samples(app: Top, broker: Broker, 
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         await shows(pilot, "0 leases")
         broker.acquire("2GiB", lease_id="job-8")
-        await shows(pilot, "1 leases", "job-8", "granted")
+        await shows(pilot, "1 lease, ", "job-8", "granted")
         cards("GPU-a", temperature_c=83, state=State.THROTTLED, job_state=State.THROTTLED, reason="83 °C")
         await shows(pilot, "THROTTLED", "83")
 
@@ -229,11 +229,11 @@ async def test_a_thousand_cards_are_drawn_in_no_time(app: Top, broker: Broker) -
         await shows(pilot, "1000 of 1000 cards lend")
         pane, picture = app.pane, app.picture
         assert picture is not None
-        began = time.process_time()
+        began = time.thread_time()
         for _ in range(5):
             pane.show(picture)
             await pilot.pause()
-        assert (time.process_time() - began) / 5 < 0.25  # of the second until the next one
+        assert (time.thread_time() - began) / 5 < 0.25  # of the second until the next one
         await pilot.press("end")
         await shows(pilot, "h124")
         drawn = pane.size.height

@@ -214,7 +214,7 @@ def summary(picture: Picture) -> str:
     there = sum(int(gpu.get("budget_bytes") or 0) for gpu in picture.gpus)
     return (
         f"{lending} of {len(picture.gpus)} cards lend, {format_size(lent)} of {format_size(there)} lent, "
-        f"{picture.lease_count} leases, {picture.waiter_count} waiting"
+        f"{picture.lease_count} {'lease' if picture.lease_count == 1 else 'leases'}, {picture.waiter_count} waiting"
     )
 
 
