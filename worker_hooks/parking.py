@@ -150,8 +150,9 @@ def take_up(worker: BaseWorker, job: Job, attempt: str, *, meta: bool = False) -
     execution = Execution(attempt, job.id, job.connection, worker.name)
     execution._job = job
     with worker.connection.pipeline() as pipeline:
-        intermediate = _home(worker, job).intermediate_queue_key
-        pipeline.eval(_text("take_up"), 2, intermediate, job.key, job.id)  # by its text: no NOSCRIPT in the midst
+        keys = (_home(worker, job).intermediate_queue_key, job.key, job.started_job_registry.key)
+        # By its text: no NOSCRIPT in the midst. A pipeline is sent again after a lost reply, where redis-py retries.
+        pipeline.eval(_text("take_up"), len(keys), *keys, job.id, execution.composite_key)
         execution.save(ttl=ttl, pipeline=pipeline)
         ExecutionRegistry(job.id, connection=pipeline).add(execution=execution, ttl=ttl, pipeline=pipeline)
         job.started_job_registry.add_execution(execution, pipeline=pipeline, ttl=ttl, xx=False)
