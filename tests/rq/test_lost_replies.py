@@ -48,3 +48,17 @@ def test_a_job_is_not_lost_with_the_reply_to_its_being_taken_up(
         assert proxy.done["drop"] == 1
     assert job.is_finished
     assert stage.redis.zcard(stage.queue.started_job_registry.key) == 0
+
+
+@pytest.mark.parametrize("sent_off", ["with its request", "without"])
+def test_a_job_that_is_run_again_is_not_queued_twice(stage: Stage, burst: Burst, sent_off: str) -> None:
+    job = stage.queue.enqueue(jobs.move_often, 1, meta=META if sent_off == "with its request" else None)
+    at = urlsplit(stage.url)
+    with Proxy(str(at.hostname), int(at.port or 0)) as proxy:
+        proxy.drop_replies(1, matching=b"again_reason")  # the meta that goes along
+        burst(proxy)
+        assert proxy.done["drop"] == 1
+    job.refresh()
+    assert job.is_finished
+    assert len(job.results()) == 1
+    assert job.meta["gpu"]["again"] == 1

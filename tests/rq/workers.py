@@ -58,6 +58,15 @@ class StoppedAfterPop(GpuWorker):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
+class FrozenBeforeTheGate(GpuWorker):
+    """Its first horse is frozen right before the start gate."""
+
+    def _pass_gate(self, lease_id: str, token: int) -> None:
+        if self.connection.set("frozen", os.getpid(), nx=True):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        super()._pass_gate(lease_id, token)
+
+
 class ToldToStopWithoutRedis(GpuWorker):
     """Redis dies while it looks for a job, and then it is told to stop."""
 
