@@ -33,6 +33,7 @@ from worker_hooks.horse import Horse, Named
 from worker_hooks.keeper import Keeper
 from worker_hooks.parking import Lot
 from worker_hooks.recovery import its_turn, recover, recover_unstarted
+from worker_hooks.request import function_of
 
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
 _ALIVE_SECONDS = 30.0  # between two signs of life of a worker in the midst of a long job
@@ -125,7 +126,7 @@ class Borrowing(Horse, Dequeuing):
             if peak:
                 parking.note_peak(self, job, peak)
                 if (request := sizing.of_job(job)) is not None and parking.ended_well(self, job):
-                    sizing.learn(self._ledger, request, job.func_name or "", lease, peak)
+                    sizing.learn(self._ledger, request, function_of(job), lease, peak)
         except (BrokerError, redis.RedisError) as error:
             self.log.warning("Worker %s: what job %s used is not noted: %s", self.name, job.id, error)
 
