@@ -126,7 +126,12 @@ class GpuRequest:
         told = {name: asked[name] for name in (*_OPTIONS, "gpus") if asked.get(name) is not None}
         if memory == AUTO:
             told |= {name: asked[kept] for name, kept in _OF_AUTO.items() if asked.get(kept) is not None}
-        return cls.checked(memory, **told)  # type: ignore[arg-type]
+        try:
+            return cls.checked(memory, **told)  # type: ignore[arg-type]
+        except InvalidRequest:
+            raise
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:  # anybody may have written it
+            raise InvalidRequest("gpu", dict(asked), f"a request for GPU memory ({error})") from error
 
     def resolved(self, asked: int, known: int) -> GpuRequest:
         """A request of "auto" that asks for so many bytes."""
