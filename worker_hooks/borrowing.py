@@ -49,7 +49,8 @@ class Borrowing(Horse, Dequeuing):
     def bootstrap(self, *args: Any, **options: Any) -> None:
         """As RQ's; first the keeper is started, while this process has no thread and has forked nothing."""
         _ = self._keeper
-        os.environ[horse.ADMITS] = str(os.getpid())
+        self.pid = os.getpid()  # it may be made in one process and run in another, and its horses look who is alive
+        os.environ[horse.ADMITS] = str(self.pid)
         super().bootstrap(*args, **options)
 
     @cached_property
