@@ -237,3 +237,10 @@ def test_a_worker_may_be_made_in_one_process_and_run_in_another(stage: Stage) ->
     )
     subprocess.run([sys.executable, "-c", program, stage.url], timeout=PATIENCE, check=True)
     assert job.is_finished
+
+
+@pytest.mark.parametrize("borrows", [True, False])
+def test_a_stop_right_after_the_fork_hits_the_horse_and_nobody_else(stage: Stage, borrows: bool) -> None:
+    job = jobs.look.delay() if borrows else stage.queue.enqueue(jobs.plain)
+    stage.burst("tests.rq.workers.StoppedRightAfterItsFork")
+    assert job.get_status() == JobStatus.STOPPED
