@@ -19,7 +19,7 @@ from broker.errors import BrokerError, ImpossibleRequest, LeaseNotFound, PoolUna
 from broker.granted import Granted, Waiting
 from broker.lease import Lease
 from worker_hooks import sizing
-from worker_hooks.request import GpuRequest, lease_name
+from worker_hooks.request import GpuRequest, function_of, lease_name
 
 if TYPE_CHECKING:
     from rq.job import Job
@@ -112,7 +112,7 @@ class Admission:
             InsufficientMemory, ImpossibleRequest, InvalidRequest: refused. LeaseLost: granted, and over since.
             PoolUnavailable: ask again later.
         """
-        request = sizing.resolved(self._broker, request, job.func_name or "")
+        request = sizing.resolved(self._broker, request, function_of(job))
         try:
             answer, asked = self._ask_once(job, queue, request, attempt)
         except ImpossibleRequest as refused:
@@ -125,7 +125,7 @@ class Admission:
 
     def _ask_once(self, job: Job, queue: str, request: GpuRequest, attempt: str) -> tuple[Granted | Waiting, float]:
         asking = request.ask(
-            lease_name(job.id, attempt), job_id=job.id, function=job.func_name or "", crew=crew_name(queue),
+            lease_name(job.id, attempt), job_id=job.id, function=function_of(job), crew=crew_name(queue),
             seat=self._seat.text if queue in self.crews else "", sits=self._seat.sits,
         )  # fmt: skip
         asked = time.monotonic()

@@ -88,9 +88,9 @@ def _acquired(broker: Broker, job: Job | None, request: GpuRequest, asked: dict[
     if job is not None and "gpu" not in job.meta and job.func_name == asked["function"] and admits():
         try:
             return broker.acquire(request.asks, **(asked | {"wait": 0}))
-        except (InsufficientMemory, ImpossibleRequest):  # there may be room on another host
+        except (InsufficientMemory, ImpossibleRequest, PoolUnavailable):  # there may be room on another host, or later
             job.meta["gpu"] = request.as_meta()
-            raise RunAgain("there is no room, and its worker did not know yet what it asks for") from None
+            raise RunAgain("it cannot start now, and its worker did not know yet what it asks for") from None
     if job is None or request.reschedule is None or not rescheduling.in_a_horse(job):
         return broker.acquire(request.asks, **asked)
     try:

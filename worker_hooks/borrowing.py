@@ -34,6 +34,7 @@ from worker_hooks.horse import Horse, Named
 from worker_hooks.keeper import Keeper
 from worker_hooks.parking import Lot
 from worker_hooks.recovery import its_turn, recover, recover_unstarted
+from worker_hooks.request import function_of
 
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
 _ALIVE_SECONDS = 30.0  # between two signs of life of a worker in the midst of a long job
@@ -49,7 +50,8 @@ class Borrowing(Horse, Dequeuing):
     def bootstrap(self, *args: Any, **options: Any) -> None:
         """As RQ's; first the keeper is started, while this process has no thread and has forked nothing."""
         _ = self._keeper
-        os.environ[horse.ADMITS] = str(os.getpid())
+        self.pid = os.getpid()  # it may be made in one process and run in another, and its horses look who is alive
+        os.environ[horse.ADMITS] = str(self.pid)
         super().bootstrap(*args, **options)
 
     @cached_property
@@ -127,7 +129,7 @@ class Borrowing(Horse, Dequeuing):
             if peak:
                 parking.note_peak(self, job, peak)
                 if (request := sizing.of_job(job)) is not None and parking.ended_well(self, job):
-                    sizing.learn(self._ledger, request, job.func_name or "", lease, peak)
+                    sizing.learn(self._ledger, request, function_of(job), lease, peak)
         except (BrokerError, redis.RedisError) as error:
             self.log.warning("Worker %s: what job %s used is not noted: %s", self.name, job.id, error)
 

@@ -96,10 +96,12 @@ class Lot:
         patience, jobs = round(IN_HAND_SECONDS * 1000), self.queue.job_class.redis_job_namespace_prefix
         return int(_run(self._redis, "stranded", keys, patience, jobs, *at_work))
 
-    def retake(self, entry: str, job: Job) -> bool:
-        """Put back a job that was taken up and never ran; ``entry`` is its own in the started registry."""
+    def retake(self, entry: str, job: Job, meta: bytes = b"") -> bool:
+        """Put a job back that was taken up and is not to end: False if that attempt has it no more, as of a worker that
+        was taken for dead. ``entry`` is the attempt's own in the started registry; ``meta`` is written along.
+        """
         keys = (self.queue.started_job_registry.key, self.queue.intermediate_queue_key, self.queue.key, job.key)
-        return bool(_run(self._redis, "retake", keys, entry, job.id))
+        return bool(_run(self._redis, "retake", keys, entry, job.id, meta))
 
     def __len__(self) -> int:
         """How many jobs are parked."""
@@ -150,8 +152,9 @@ def take_up(worker: BaseWorker, job: Job, attempt: str, *, meta: bool = False) -
     execution = Execution(attempt, job.id, job.connection, worker.name)
     execution._job = job
     with worker.connection.pipeline() as pipeline:
-        intermediate = _home(worker, job).intermediate_queue_key
-        pipeline.eval(_text("take_up"), 2, intermediate, job.key, job.id)  # by its text: no NOSCRIPT in the midst
+        keys = (_home(worker, job).intermediate_queue_key, job.key, job.started_job_registry.key)
+        # By its text: no NOSCRIPT in the midst. A pipeline is sent again after a lost reply, where redis-py retries.
+        pipeline.eval(_text("take_up"), len(keys), *keys, job.id, execution.composite_key)
         execution.save(ttl=ttl, pipeline=pipeline)
         ExecutionRegistry(job.id, connection=pipeline).add(execution=execution, ttl=ttl, pipeline=pipeline)
         job.started_job_registry.add_execution(execution, pipeline=pipeline, ttl=ttl, xx=False)
@@ -202,17 +205,14 @@ def drop(worker: BaseWorker, job: Job, execution: Execution) -> None:
 def put_back(worker: BaseWorker, job: Job, queue: Queue, execution: Execution, *, meta: bool = False) -> None:
     """A job that was taken up, to the front of its queue, as if nobody had: no failure counted, no retry burnt.
 
-    ``meta``: what the job in hand carries is written along.
+    Unless somebody took it back meanwhile, from a worker that looked dead. ``meta``: what the job in hand carries is
+    written along.
     """
-    with worker.connection.pipeline() as pipeline:
-        if meta:
-            pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
-        worker.cleanup_execution(job, pipeline=pipeline, execution=execution)
-        job.set_status(JobStatus.QUEUED, pipeline=pipeline)
-        pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-        queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
-        pipeline.execute()
-    worker.log.info("Worker %s: job %s is back at the front of %s", worker.name, job.id, queue.name)
+    kept = job.serializer.dumps(job.meta) if meta else b""
+    ours = Lot(queue).retake(execution.composite_key, job, kept)
+    drop(worker, job, execution)
+    where = f"back at the front of {queue.name}" if ours else "in other hands by now"
+    worker.log.info("Worker %s: job %s is %s", worker.name, job.id, where)
 
 
 @cache

@@ -6,13 +6,19 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rq.exceptions import DeserializationError
+from rq.serializers import PickleSerializer
 
 from broker import calls
 from broker.errors import InvalidRequest
 from broker.sizes import check_input_size
 from broker.units import MAX_MEMORY_BYTES, TIB, parse_seconds, parse_size
 from worker_hooks import losing
+
+if TYPE_CHECKING:
+    from rq.job import Job
 
 #: A lease's life without renewal, in seconds, where neither decorator nor ``GPUBROKER_LEASE_TTL`` says otherwise.
 DEFAULT_TTL = 30.0
@@ -120,7 +126,12 @@ class GpuRequest:
         told = {name: asked[name] for name in (*_OPTIONS, "gpus") if asked.get(name) is not None}
         if memory == AUTO:
             told |= {name: asked[kept] for name, kept in _OF_AUTO.items() if asked.get(kept) is not None}
-        return cls.checked(memory, **told)  # type: ignore[arg-type]
+        try:
+            return cls.checked(memory, **told)  # type: ignore[arg-type]
+        except InvalidRequest:
+            raise
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:  # anybody may have written it
+            raise InvalidRequest("gpu", dict(asked), f"a request for GPU memory ({error})") from error
 
     def resolved(self, asked: int, known: int) -> GpuRequest:
         """A request of "auto" that asks for so many bytes."""
@@ -222,6 +233,22 @@ def function_name(text: str) -> str:
     """A function's name as the ledger may hold it: the end of a longer one, since that tells most."""
     name = _NOT_A_NAME.sub("-", text)[-100:].lstrip("-_.")
     return name or "function"
+
+
+def function_of(job: Job) -> str:
+    """The dotted name of a job's function, empty if it cannot be read; nothing is imported for it.
+
+    RQ's own word for it unpickles the arguments too, and with them imports code of the job's: in a worker, before the
+    job has its lease, its devices and its caps; and one that cannot be read would end the worker instead of the job.
+    """
+    try:
+        if job.serializer is not PickleSerializer:
+            return job.func_name or ""
+        import pickletools  # the name is the first text in the pickle
+
+        return next(str(said) for code, said, _ in pickletools.genops(job.data) if "UNICODE" in code.name)
+    except (DeserializationError, StopIteration, ValueError):
+        return ""
 
 
 def lease_name(job_id: str, attempt: str) -> str:

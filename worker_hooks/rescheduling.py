@@ -17,10 +17,11 @@ from typing import NoReturn
 
 from redis.client import Pipeline
 from rq.defaults import RQ_KEY_PREFIX
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.queue import Queue
 
 from worker_hooks.again import RunAgain, noted
+from worker_hooks.parking import Lot
 
 _log = logging.getLogger("rq.worker")
 
@@ -41,13 +42,17 @@ def come_again(job: Job, seconds: float) -> NoReturn:
 
 
 def at_once(job: Job, again: RunAgain) -> NoReturn:
-    """Put the job back to the front of its queue, and end this process."""
+    """Put the job back to the front of its queue, unless others have it by now, and end this process."""
     noted(job, again)
-    with _settled(job) as (queue, pipeline):
-        pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
-        job.set_status(JobStatus.QUEUED, pipeline=pipeline)
-        queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
-    _log.info("Job %s is run again: %s", job.id, again.reason)
+    lot, meta = Lot(_queue_of(job)), job.serializer.dumps(job.meta)
+    mine = [one for one in job.get_executions() if one.worker_name == job.worker_name]
+    taken = [lot.retake(one.composite_key, job, meta) for one in mine]
+    if any(taken):
+        _log.info("Job %s is run again: %s", job.id, again.reason)
+    with job.connection.pipeline() as pipeline:
+        for one in mine:
+            one.delete(job=job, pipeline=pipeline)
+        pipeline.execute()
     _end()
 
 
@@ -57,8 +62,12 @@ def _settled(job: Job) -> Iterator[tuple[Queue, Pipeline]]:
     with job.connection.pipeline() as pipeline:
         for execution in job.get_executions():
             execution.delete(job=job, pipeline=pipeline)
-        yield Queue(job.origin, connection=job.connection, serializer=job.serializer), pipeline
+        yield _queue_of(job), pipeline
         pipeline.execute()
+
+
+def _queue_of(job: Job) -> Queue:
+    return Queue(job.origin, connection=job.connection, job_class=type(job), serializer=job.serializer)
 
 
 def _end() -> NoReturn:

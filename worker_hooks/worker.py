@@ -46,6 +46,12 @@ class GpuWorker(OwnProcess, Borrowing, Worker):
             self.job_monitoring_interval = interval
             self._end_horse()
 
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """As RQ's; the horse leads its own group before anybody can be told to kill that, and not only once it runs."""
+        super().fork_work_horse(job, queue)
+        with suppress(OSError):  # it did so itself, and is another program or gone by now
+            os.setpgid(self.horse_pid, self.horse_pid)
+
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """In a forked horse: in the lease's environment, for the rest of its life."""
         if self._lease is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 
 import pytest
 from rq.command import send_stop_job_command
@@ -222,3 +224,23 @@ def test_meta_says_afterwards_what_the_job_used_and_what_it_wrote_itself(stage: 
     stage.outcome(job)
     stage.event("released")
     assert (job.get_meta()["gpu"]["peak_bytes"], job.get_meta()["mine"]) == (3 * GIB, 1)
+
+
+def test_a_worker_may_be_made_in_one_process_and_run_in_another(stage: Stage) -> None:
+    job = jobs.look.delay()
+    program = (
+        "import multiprocessing, redis, worker_hooks, sys\n"
+        "worker = worker_hooks.GpuWorker(['photos'], connection=redis.Redis.from_url(sys.argv[1]))\n"
+        "child = multiprocessing.get_context('fork').Process(target=worker.work, kwargs={'burst': True})\n"
+        "child.start()\n"
+        "child.join()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, stage.url], timeout=PATIENCE, check=True)
+    assert job.is_finished
+
+
+@pytest.mark.parametrize("borrows", [True, False])
+def test_a_stop_right_after_the_fork_hits_the_horse_and_nobody_else(stage: Stage, borrows: bool) -> None:
+    job = jobs.look.delay() if borrows else stage.queue.enqueue(jobs.plain)
+    stage.burst("tests.rq.workers.StoppedRightAfterItsFork")
+    assert job.get_status() == JobStatus.STOPPED

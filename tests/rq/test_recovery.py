@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -66,6 +67,29 @@ def test_a_worker_that_looked_dead_for_a_while_does_not_run_a_job_twice(stage: S
     os.kill(worker.pid, signal.SIGCONT)
     stage.event("released")  # granted, and given back unused
     assert stage.queue.finished_job_registry.count == 0
+
+
+def test_a_job_that_others_ran_meanwhile_is_not_put_back(stage: Stage) -> None:
+    stage.broker.update_config(reclaim_seconds=0.1)
+    job = stage.enqueue(jobs.look, retries=2)
+    worker = stage.worker("tests.rq.workers.FrozenBeforeTheGate")
+    while (horse := stage.redis.get("frozen")) is None:
+        stage.redis.blpop(["nothing"], timeout=0.1)
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    family = [worker.pid, *(int(pid) for pid in children)]  # its keeper too: the whole host stands still
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    assert int(horse) in family
+    stage.event("reclaimed")
+    assert recovered(stage) == 1
+    stage.burst()
+    assert job.is_finished
+    for pid in family:
+        os.kill(pid, signal.SIGCONT)
+    stage.outcome(stage.queue.enqueue(jobs.plain))  # by the same worker, when it is done with the other
+    assert len(job.results()) == 1
+    assert job.get_status() == "finished"
+    assert stage.queue.started_job_registry.count == 0
 
 
 def test_a_worker_cut_off_from_the_ledger_ends_its_job_within_the_ttl(stage: Stage) -> None:

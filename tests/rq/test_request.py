@@ -105,3 +105,9 @@ def test_every_public_name_is_there() -> None:
 
     for name in worker_hooks.__all__:
         assert callable(getattr(worker_hooks, name))
+
+
+@pytest.mark.parametrize("wrong", [{"labels": ["a"]}, {"labels": "a"}, {"wait": 10**400}, {"cpus": 10**400}])
+def test_whatever_a_jobs_meta_says_is_refused_in_words(wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest):  # anything else would end the worker that popped it, and then the next
+        GpuRequest.of_meta({"gpu": {"memory": "4GiB", **wrong}})

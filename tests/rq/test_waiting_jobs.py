@@ -12,6 +12,7 @@ from rq import Queue, Retry, Worker
 from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry
 
+from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from tests.conftest import report
 from tests.rq import jobs
@@ -94,6 +95,16 @@ def test_a_job_sent_off_without_its_request_finds_room_on_another_host(stage: St
     stage.outcome(job)
     job.refresh()
     assert job.meta["gpu"]["gpu_uuids"] == ["GPU-b"]
+
+
+def test_a_job_sent_off_without_its_request_waits_for_a_ledger_that_is_away(stage: Stage) -> None:
+    with EmbeddedServer() as ledger:
+        pass  # it is gone
+    job = stage.queue.enqueue(jobs.look, retry=Retry(max=2))
+    stage.worker(GPUBROKER_REDIS_URL=ledger.url)
+    stage.parked(job)
+    job.refresh()
+    assert job.retries_left == 2
 
 
 def test_rq_shows_a_waiting_job_as_scheduled(stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 
 from rq.job import Job
@@ -56,6 +57,25 @@ class StoppedAfterPop(GpuWorker):
     def reorder_queues(self, reference_queue: Queue) -> None:
         super().reorder_queues(reference_queue)
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class FrozenBeforeTheGate(GpuWorker):
+    """Its first horse is frozen right before the start gate."""
+
+    def _pass_gate(self, lease_id: str, token: int) -> None:
+        if self.connection.set("frozen", os.getpid(), nx=True):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        super()._pass_gate(lease_id, token)
+
+
+class StoppedRightAfterItsFork(GpuWorker):
+    """Its job is stopped by command when its horse exists and has done nothing yet."""
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        os.setpgrp = lambda: time.sleep(60)
+        super().fork_work_horse(job, queue)
+        assert self.execution is not None
+        self.request_stop_execution(self.execution.id)
 
 
 class ToldToStopWithoutRedis(GpuWorker):
