@@ -16,8 +16,9 @@ $(VENV)/.installed: pyproject.toml
 demo: install  ## the photo pipeline on three simulated machines; ARGS='--photos DIR --out DIR'
 	$(BIN)/gpubroker demo $(ARGS)
 
-test: install  ## everything, on an embedded real server
-	$(BIN)/python -m pytest $(ARGS)
+TOGETHER ?= 2
+test: install  ## everything, on embedded real servers: so many files TOGETHER, each with a server of its own; ARGS='-k name'
+	$(BIN)/python -m pytest -n $(TOGETHER) --dist loadfile $(ARGS)
 
 MINUTES ?= 10
 soak: install  ## a model beside the scripts; load and faults, then RQ jobs and kills, every committed state checked; MINUTES=10
