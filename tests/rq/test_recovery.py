@@ -93,6 +93,17 @@ def test_a_job_that_others_ran_meanwhile_is_not_put_back(stage: Stage) -> None:
     assert stage.queue.started_job_registry.count == 0
 
 
+def test_a_worker_that_looked_dead_writes_nothing_into_a_job_that_is_not_its_own(stage: Stage) -> None:
+    job = stage.enqueue(jobs.look, retries=0)
+    worker = stage.worker("tests.rq.workers.StoppedAfterPop")
+    os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
+    stage.redis.lrem(stage.queue.intermediate_queue_key, 1, job.id)
+    job.delete()
+    os.kill(worker.pid, signal.SIGCONT)
+    stage.event("released")
+    assert not stage.redis.exists(job.key)
+
+
 def test_a_worker_cut_off_from_the_ledger_ends_its_job_within_the_ttl(stage: Stage) -> None:
     with EmbeddedServer() as ledger:
         with Broker.from_url(ledger.url) as broker:
