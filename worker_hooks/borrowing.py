@@ -216,6 +216,7 @@ class Borrowing(Horse, Dequeuing):
     def teardown(self) -> None:
         """As RQ's; the seat is left, and the doors."""
         if not self.is_horse:
+            os.environ.pop(horse.ADMITS, None)  # whoever works in this process next may be RQ's own
             with suppress(BrokerError, redis.RedisError):
                 self._admission.rise()
             self._doors.close()

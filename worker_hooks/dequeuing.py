@@ -280,6 +280,7 @@ class Dequeuing(BaseWorker):
 
     def _shutdown(self) -> None:
         """A job that was popped is settled first: one that has not started goes back, a running one ends."""
+        self._stop_requested = True  # whatever else is raised on the way out: a door that cannot be closed, for one
         if self._in_hand:
             self._state = WorkerStatus.BUSY
         with suppress(*_AWAY):  # RQ notes the wish; this is a signal's handler, in the midst of anything

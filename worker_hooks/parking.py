@@ -154,14 +154,13 @@ def take_up(worker: BaseWorker, job: Job, attempt: str, *, meta: bool = False) -
     with worker.connection.pipeline() as pipeline:
         keys = (_home(worker, job).intermediate_queue_key, job.key, job.started_job_registry.key)
         # By its text: no NOSCRIPT in the midst. A pipeline is sent again after a lost reply, where redis-py retries.
-        pipeline.eval(_text("take_up"), len(keys), *keys, job.id, execution.composite_key)
+        told = job.serializer.dumps(job.meta) if meta else b""
+        pipeline.eval(_text("take_up"), len(keys), *keys, job.id, execution.composite_key, told)
         execution.save(ttl=ttl, pipeline=pipeline)
         ExecutionRegistry(job.id, connection=pipeline).add(execution=execution, ttl=ttl, pipeline=pipeline)
         job.started_job_registry.add_execution(execution, pipeline=pipeline, ttl=ttl, xx=False)
         pipeline.sadd(execution.worker_executions_key, execution.composite_key)
         pipeline.expire(execution.worker_executions_key, ttl + 60)
-        if meta:
-            pipeline.hset(job.key, "meta", job.serializer.dumps(job.meta))
         worker.set_state(WorkerStatus.BUSY, pipeline=pipeline)
         ours = pipeline.execute()[0] == 1
     worker.executions[execution.id] = execution

@@ -244,3 +244,16 @@ def test_a_stop_right_after_the_fork_hits_the_horse_and_nobody_else(stage: Stage
     job = jobs.look.delay() if borrows else stage.queue.enqueue(jobs.plain)
     stage.burst("tests.rq.workers.StoppedRightAfterItsFork")
     assert job.get_status() == JobStatus.STOPPED
+
+
+def test_what_a_worker_leaves_in_its_process_does_not_tell_rqs_own_what_to_do(stage: Stage) -> None:
+    stage.broker.acquire("4GiB", lease_id="somebody", ttl=3)  # and nobody renews it
+    program = (
+        "import redis, rq, sys, worker_hooks\n"
+        "connection = redis.Redis.from_url(sys.argv[1])\n"
+        "worker_hooks.GpuWorker(['nothing'], connection=connection).work(burst=True)\n"
+        "rq.SimpleWorker(['photos'], connection=connection).work(burst=True)\n"
+    )
+    job = stage.queue.enqueue(jobs.look)
+    subprocess.run([sys.executable, "-c", program, stage.url], timeout=PATIENCE, check=True)
+    assert job.get_status() == JobStatus.FINISHED

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_a_job_that_others_ran_meanwhile_is_not_put_back(stage: Stage) -> None:
     assert stage.queue.started_job_registry.count == 0
 
 
+def test_a_worker_that_looked_dead_writes_nothing_into_a_job_that_is_not_its_own(stage: Stage) -> None:
+    job = stage.enqueue(jobs.look, retries=0)
+    worker = stage.worker("tests.rq.workers.StoppedAfterPop")
+    os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
+    stage.redis.lrem(stage.queue.intermediate_queue_key, 1, job.id)
+    job.delete()
+    os.kill(worker.pid, signal.SIGCONT)
+    stage.event("released")
+    assert not stage.redis.exists(job.key)
+
+
 def test_a_worker_cut_off_from_the_ledger_ends_its_job_within_the_ttl(stage: Stage) -> None:
     with EmbeddedServer() as ledger:
         with Broker.from_url(ledger.url) as broker:
@@ -112,3 +124,22 @@ def test_a_worker_that_is_told_to_stop_ends_though_redis_is_away() -> None:
             finally:
                 worker.kill()
     assert worker.returncode != -signal.SIGKILL
+
+
+def test_an_idle_worker_that_is_told_to_stop_ends_though_redis_hangs() -> None:
+    with EmbeddedServer() as server, Redis.from_url(server.url) as redis:
+        pid = int(redis.info("server")["process_id"])
+        command = [sys.executable, "-m", "rq.cli", "worker", "-u", server.url, "-w", "worker_hooks.GpuWorker", "photos"]
+        with subprocess.Popen(command, env={**os.environ, "GPUBROKER_REDIS_URL": server.url}) as worker:
+            try:
+                while not any(one["cmd"] == "blmove" for one in redis.client_list()):
+                    redis.blpop(["nothing"], timeout=0.1)
+                os.kill(pid, signal.SIGSTOP)
+                worker.terminate()
+                time.sleep(17)  # longer than it waits for an answer: its doors cannot be closed
+                os.kill(pid, signal.SIGCONT)
+                worker.wait(30)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+                worker.kill()
+    assert worker.returncode == 0
