@@ -39,12 +39,12 @@ def lasting_differences(keys: Keys) -> plans.Plan[int]:
 
 
 @contextmanager
-def _told_instead() -> Iterator[None]:
+def _told_instead(level: int = logging.WARNING) -> Iterator[None]:
     """A ledger that cannot be reached, or holds what is none of its own, is told as such: a scrape is no error."""
     try:
         yield
     except (BrokerError, TimeoutError) as error:
-        log.warning("event=ledger_away error=%r", str(error))
+        log.log(level, "event=ledger_away error=%r", str(error))
     except ValueError:
         log.exception("event=ledger_unreadable")
 
@@ -76,6 +76,7 @@ class Exporter:
             broker.run(pool_.follower.catch_up(broker.keys))
             seen = broker.run(look(broker.keys))
             if pool_.wants_fsck:
+                pool_.begin_fsck()
                 pool_.checked(broker.run(lasting_differences(broker.keys)))
         if seen is not None:
             with suppress(BrokerError):  # a user who may not ask
@@ -110,14 +111,18 @@ class AsyncExporter:
         self._following = True
         try:
             while True:
-                with suppress(BrokerError):  # away for now; the journal waits
+                with _told_instead(logging.DEBUG):  # away for now; the journal waits
                     async with self._lock:
                         await self._broker.run(self._pool.follower.catch_up(self._broker.keys))
                     if self._pool.wants_fsck:
-                        self._pool.checked(await self._broker.run(lasting_differences(self._broker.keys)))
+                        await self._check()
                 await asyncio.sleep(FOLLOW_SECONDS)
         finally:
             self._following = False
+
+    async def _check(self) -> None:
+        self._pool.begin_fsck()
+        self._pool.checked(await self._broker.run(lasting_differences(self._broker.keys)))
 
     async def _look(self) -> None:
         begun, broker, pool_ = time.monotonic(), self._broker, self._pool
@@ -128,7 +133,7 @@ class AsyncExporter:
                 await broker.run(pool_.follower.catch_up(broker.keys))
                 seen = await broker.run(look(broker.keys))
                 if pool_.wants_fsck and not self._following:
-                    pool_.checked(await broker.run(lasting_differences(broker.keys)))
+                    await self._check()
         if seen is not None:
             with suppress(BrokerError):
                 told = await broker.run(server())

@@ -42,7 +42,7 @@ class Exposition:
         self._seen: tuple[Look | None, dict[str, object], float] = (None, {}, 0.0)
         self._texts: dict[str, bytes] = {}
         self._made = float("-inf")
-        self._fsck_seconds, self._checked = fsck_seconds, float("-inf")
+        self._fsck_seconds, self._checked, self._tried = fsck_seconds, float("-inf"), float("-inf")
         self._differences: int | None = None
 
     @property
@@ -53,7 +53,11 @@ class Exposition:
     @property
     def wants_fsck(self) -> bool:
         """Whether the ledger is to be compared with itself again."""
-        return self._fsck_seconds > 0 and time.monotonic() - self._checked >= self._fsck_seconds
+        return self._fsck_seconds > 0 and time.monotonic() - self._tried >= self._fsck_seconds
+
+    def begin_fsck(self) -> None:
+        """It is being compared; one that fails is not tried again at once, as it reads the whole pool."""
+        self._tried = time.monotonic()
 
     def checked(self, differences: int) -> None:
         """So many things did not follow from the leases."""

@@ -170,7 +170,7 @@ def test_a_follower_counts_what_nobody_scrapes(
         async with AsyncBroker.from_url(redis_url) as there:
             mine = AsyncExporter(there, after="0")
             following = asyncio.create_task(mine.follow())
-            while mine._pool.follower._after != broker.last_event_id() or mine._pool.wants_fsck:  # noqa: ASYNC110
+            while mine._pool.follower._after != broker.last_event_id() or mine._pool._differences is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await asyncio.to_thread(broker.redis.xtrim, broker.keys.events, maxlen=0)  # nothing is left to be read
             body = await mine.render()
@@ -182,4 +182,29 @@ def test_a_follower_counts_what_nobody_scrapes(
     seen = asyncio.run(follow())
     assert seen.one("gpubroker_lease_grants_total") == 1
     assert seen.one("gpubroker_fsck_differences") == 0
+    broker.redis.flushall()
+
+
+def test_a_follower_outlives_a_ledger_that_holds_nonsense(
+    redis_url: str, broker: Broker, cards: Cards, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exporter, "FOLLOW_SECONDS", 0.01)
+
+    async def follow() -> float:
+        async with AsyncBroker.from_url(redis_url) as there:
+            mine = AsyncExporter(there, after="0")
+            following = asyncio.create_task(mine.follow())
+            while "event=ledger_unreadable" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(broker.acquire, "1GiB")
+            while mine._pool.follower._after != broker.last_event_id():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert caplog.text.count("event=ledger_unreadable") == 1  # the next look at all of it is in five minutes
+            following.cancel()
+            return told(await mine.render()).one("gpubroker_lease_grants_total")
+
+    cards("GPU-a")
+    broker.redis.sadd(broker.keys.tenants, "red")
+    broker.redis.hset(broker.keys.tenant("red"), "leased_bytes", "much")
+    assert asyncio.run(follow()) == 1
     broker.redis.flushall()
