@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from gpubroker_photos.source import make_folder
 
@@ -78,6 +79,9 @@ def test_keep_leaves_it_running_and_says_how_to_end_it(tmp_path: Path) -> None:
         url = re.search(r"--redis-url (\S+)", run.stdout)
         assert url is not None
         assert f"xargs kill < {tmp_path / 'pids'}" in run.stdout
+        page = re.search(r"^The page: (http://127\.0\.0\.1:\d+/)$", run.stdout, re.MULTILINE)
+        assert page is not None
+        assert httpx.get(f"{page[1]}api/gpu/status", trust_env=False).json()["gpus"] == 6
         with Broker.from_url(url[1]) as broker:
             assert len([gpu for gpu in broker.gpus() if gpu.lends]) == 6
             assert audit(broker.events(count=100_000)).violations == []

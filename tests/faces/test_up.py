@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from broker import Broker
@@ -49,7 +50,7 @@ def start(command: list[str], tmp_path: Path) -> Iterator[Start]:
 
     def run(*words: str) -> Up:
         process = subprocess.Popen(
-            [*command, "up", "--dir", str(tmp_path / "up"), "--port", "0", *words],
+            [*command, "up", "--dir", str(tmp_path / "up"), "--port", "0", "--http-port", "0", *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         running.append(process)
@@ -69,10 +70,13 @@ def test_a_simulated_card_is_seen_and_a_signal_ends_everything(
     with Broker.from_url(up.url) as broker:
         (gpu,) = broker.gpus()
     assert gpu.memory_total_bytes == 6 * GIB
+    page = re.search(r"^page     (http://127\.0\.0\.1:\d+/)$", up.text, re.MULTILINE)
+    assert page, up.text
+    assert httpx.get(f"{page[1]}api/gpu/status", trust_env=False).json()["gpus"] == 1
     assert f"export GPUBROKER_REDIS_URL={up.url}" in up.text
     assert f"HGETALL 'gpubroker:{{default}}:gpu:{gpu.uuid}'" in up.text
     pids = descendants(up.process.pid)
-    assert len(pids) >= 2  # the server and the agent
+    assert len(pids) >= 3  # the server, the agent and the page
     up.process.send_signal(number)
     up.process.communicate(timeout=30)
     assert up.process.returncode == 0
