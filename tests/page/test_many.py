@@ -1,4 +1,4 @@
-"""A thousand cards: the page is there at once, and stays smooth while they change."""
+"""A thousand cards: the page is there at once, small on the wire, and stays smooth while they change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import CDPSession, Page
 
 HOSTS, EACH = 50, 20
-FIRST_PAINT_MS = 1000
+FIRST_PAINT_MS, ON_THE_WIRE_BYTES = 1000, 200_000
 #: Processor time of the page's thread for each time that all thousand change: other load here is not counted.
 BUSY_MS_PER_DELTA = 200
 
@@ -69,6 +69,28 @@ def test_its_first_paint_takes_a_second_at_most(tabs: Tabs, served: Served, many
         painted.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
         print(f"first paint {painted[-1]:.0f} ms, cards {page.evaluate('performance.now()'):.0f} ms")
     assert min(painted) <= FIRST_PAINT_MS
+
+
+def test_what_comes_over_the_wire_until_then_is_small(tabs: Tabs, served: Served, many: None) -> None:
+    page = tabs.open("about:blank")
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    sizes: dict[str, int] = {}
+    names: dict[str, str] = {}
+    session.on("Network.requestWillBeSent", lambda told: names.__setitem__(told["requestId"], told["request"]["url"]))
+
+    def count(told: dict[str, object]) -> None:
+        sizes[str(told["requestId"])] = sizes.get(str(told["requestId"]), 0) + int(str(told["encodedDataLength"]))
+
+    session.on("Network.responseReceived", lambda told: count({"requestId": told["requestId"], **told["response"]}))
+    session.on("Network.dataReceived", count)
+    page.goto(served.url)
+    live(page)
+    expect(page.locator(".row[data-kind=card]").first).to_be_visible()
+    total = sum(sizes.values())
+    largest = sorted(((size, names[key].rpartition("/")[2]) for key, size in sizes.items()), reverse=True)[:5]
+    print(f"{total} bytes on the wire in {len(sizes)} answers; {largest}")
+    assert total <= ON_THE_WIRE_BYTES, largest
 
 
 def test_only_what_can_be_seen_is_there(page: Page, many: None) -> None:
