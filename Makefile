@@ -49,6 +49,7 @@ bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; t
 	$(BIN)/python -m benchmarks.roundtrip
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.agent
+	$(BIN)/python -m benchmarks.http
 	$(BIN)/python -m benchmarks.rq
 	$(BIN)/python -m benchmarks.makespan
 	$(BIN)/python -m benchmarks.right_size

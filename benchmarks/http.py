@@ -143,7 +143,7 @@ def reads(port: int, seconds: float) -> dict[str, dict[str, float]]:
 
 
 def _summary(found: list[float]) -> dict[str, float]:
-    found = sorted(found)[0:]
+    found = sorted(found)
     return {
         "count": len(found), "p50_ms": round(median(found), 2), "p99_ms": round(found[int(len(found) * 0.99)], 2),
         "most_ms": round(found[-1], 2),

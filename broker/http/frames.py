@@ -8,7 +8,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
+from zlib import DEFLATED, MAX_WBITS, Z_SYNC_FLUSH, compressobj
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -61,6 +64,17 @@ class Ring:
         return [frame for frame in self._frames if frame.number > number]
 
 
+#: What a stream of gzip begins with; the blocks that follow refer to nothing before them, and the end never comes.
+_GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+
+
+@lru_cache(maxsize=16)
+def packed(data: bytes) -> bytes:
+    """A frame compressed by itself: it fits into any stream, so one copy of it serves all."""
+    packer = compressobj(3, DEFLATED, -MAX_WBITS)
+    return packer.compress(data) + packer.flush(Z_SYNC_FLUSH)
+
+
 class EventStream(Response):
     """The answer: what ``chunks`` gives, until the client or the server goes."""
 
@@ -77,8 +91,12 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until one of the two has enough."""
         with self._seat:
+            packs = "gzip" in Headers(scope=scope).get("accept-encoding", "")
+            self.headers["Vary"] = "Accept-Encoding"
+            if packs:
+                self.headers["Content-Encoding"] = "gzip"
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            pump = asyncio.create_task(self._pump(send))
+            pump = asyncio.create_task(self._pump(send, packs))
             others = [asyncio.create_task(one) for one in (_gone(receive), self._wait_for_the_end())]
             try:
                 await asyncio.wait([pump, *others], return_when=asyncio.FIRST_COMPLETED)
@@ -93,10 +111,13 @@ class EventStream(Response):
     async def _wait_for_the_end(self) -> None:
         await self._closing.wait()
 
-    async def _pump(self, send: Send) -> None:
+    async def _pump(self, send: Send, packs: bool) -> None:
+        if packs:
+            await send({"type": "http.response.body", "body": _GZIP_HEAD, "more_body": True})
         async for chunk in self._chunks:
             async with asyncio.timeout(_SEND_SECONDS):  # who takes nothing is let go
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                body = packed(chunk) if packs else chunk
+                await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _gone(receive: Receive) -> None:

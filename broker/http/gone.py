@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -29,9 +28,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         leaving.cancel()
         working.cancel()
-        for task in (leaving, working):
-            with contextlib.suppress(BaseException):
-                await task
+        await asyncio.gather(leaving, working, return_exceptions=True)
 
 
 async def _left(request: Request) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from broker.models import Event, Gpu, LeaseRecord, Record, Sample, Waiter
+from broker.models import Gpu, LeaseRecord, Record, Sample, Waiter
 from broker.values import State
 
 
@@ -208,6 +208,3 @@ class Alive(Answer):
     """The process lives, or the ledger answers."""
 
     ok: bool = True
-
-
-__all__ = ["Event"]

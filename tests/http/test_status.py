@@ -8,6 +8,7 @@ import httpx
 
 from broker import Broker
 from broker.units import GIB
+from tests.http.conftest import TOKENS, VIEWER, Serve
 
 Cards = Callable[..., None]
 
@@ -124,3 +125,17 @@ def test_probes_answer(http: httpx.Client) -> None:
     refused = http.put("/api/gpu/status")
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
     assert http.patch("/api/gpu/config").headers["allow"] == "GET, PUT"
+
+
+def test_prometheus_gets_the_pool_as_text(serve: Serve, broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    broker.acquire("1GiB")
+    served = serve(tokens=TOKENS)
+    assert served.client().get("/metrics").status_code == 401
+    answer = served.client(VIEWER).get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "gpubroker_ledger_up" in answer.text
+    assert "gpubroker_gpu_memory_leased_bytes" in answer.text
+    other = served.client(VIEWER).get("/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert other.headers["content-type"].startswith("application/openmetrics-text")
+    assert other.text.endswith("# EOF\n")

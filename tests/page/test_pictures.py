@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from broker import Broker
@@ -17,12 +19,9 @@ DESKTOP, PHONE = {"width": 1360, "height": 860}, {"width": 390, "height": 844}
 CARD = f"card/{studio.uuid('darkroom', 0)}"
 PICTURES = (
     ("page-cards", "cards", DESKTOP, "light"), ("page-cards-dark", "cards", DESKTOP, "dark"),
-    ("page-card", CARD, {"width": 1360, "height": 1240}, "light"), ("page-card-dark", CARD, DESKTOP, "dark"),
-    ("page-leases", "leases", DESKTOP, "light"), ("page-waiter", "waiter/album-7", DESKTOP, "light"),
-    ("page-journal", "journal", DESKTOP, "light"), ("page-hosts", "hosts", DESKTOP, "dark"),
-    ("page-settings", "settings", DESKTOP, "light"), ("page-phone", "cards", PHONE, "light"),
-    ("page-phone-dark", "leases", PHONE, "dark"), ("page-phone-card", CARD, PHONE, "dark"),
-    ("page-waiters", "waiters", DESKTOP, "dark"), ("page-phone-waiters", "waiters", PHONE, "light"),
+    ("page-card", CARD, {"width": 1360, "height": 1240}, "light"), ("page-leases", "leases", DESKTOP, "light"),
+    ("page-waiter", "waiter/album-7", DESKTOP, "light"), ("page-journal", "journal", DESKTOP, "dark"),
+    ("page-phone", "cards", PHONE, "light"), ("page-phone-dark", "leases", PHONE, "dark"),
 )  # fmt: skip
 
 
@@ -49,5 +48,6 @@ def test_a_studio_at_work_can_be_pictured(tabs: Tabs, served: Served, broker: Br
             expect(page.locator(".trend")).to_contain_text("At ")
         if view.startswith("waiter/"):
             expect(page.locator(".reasons li").first).to_contain_text("waits for")
-        page.screenshot(path=folder / f"{name}.png")
+        shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        shot.quantize(256, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
     assert len(list(folder.glob("page-*.png"))) == len(PICTURES)

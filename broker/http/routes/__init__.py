@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import BeforeValidator
 from starlette.responses import Response
 
-from broker.http.schema import ProblemBody
 from broker.http.serving import known_query
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}$"
@@ -76,6 +75,3 @@ def router(tag: str) -> APIRouter:
 def json_bytes(body: bytes | str) -> Response:
     """An answer that is JSON already."""
     return Response(body, media_type="application/json")
-
-
-__all__ = ["ProblemBody"]
