@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 #: Between two looks of a worker that is busy with one job after the other.
 LOOK_SECONDS = 0.02
-#: For so long a ledger that could not be reached is not asked again.
-_AWAY_SECONDS = 5.0
+#: For so long a ledger that could not be reached is not asked again; three times as long as it kept its worker waiting,
+#: if that is more: a server that hangs costs every question some twenty seconds, and plain jobs are to run on.
+_AWAY_SECONDS, _AWAY_MOST_SECONDS = 5.0, 60.0
 _QUEUES_MOST = 16
 
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
@@ -82,15 +83,27 @@ class Admission:
         """In the midst of a long job: this worker's crews live on."""
         self._speak(self._seat.rise)
 
+    @property
+    def away(self) -> bool:
+        """Whether the ledger could not be reached just now, and is left alone for a while."""
+        return time.monotonic() < self._away_until
+
+    def leave(self, asked: float, error: BrokerError) -> None:
+        """Leave the ledger alone for a while; ``asked``: when it was asked, in vain, by the monotonic clock."""
+        self._seat.sits = False
+        now = time.monotonic()
+        seconds = min(max(_AWAY_SECONDS, 3 * (now - asked)), _AWAY_MOST_SECONDS)
+        self._away_until = now + seconds
+        self._log.warning("The ledger cannot be asked for jobs that wait; it is in %.0f s: %s", seconds, error)
+
     def _speak(self, word: Any) -> str | None:
-        if time.monotonic() < self._away_until:
+        if self.away:
             return None
+        asked = time.monotonic()
         try:
             return word()  # type: ignore[no-any-return]
         except BrokerError as error:
-            self._seat.sits = False
-            self._away_until = time.monotonic() + _AWAY_SECONDS
-            self._log.warning("The ledger cannot be asked for jobs that wait; it is in %g s: %s", _AWAY_SECONDS, error)
+            self.leave(asked, error)
             return None
 
     def claim(self, lease_id: str) -> Handed | None:

@@ -206,11 +206,16 @@ class Borrowing(Horse, Dequeuing):
         super().clean_registries()  # type: ignore[no-untyped-call]
 
     def _recover(self) -> None:
+        if self._admission.away:
+            return
+        asked = time.monotonic()
         try:
             for queue in self.queues:
                 if its_turn(queue, _LOOK_SECONDS) and (found := recover(queue, self._ledger)):
                     self.log.warning("Worker %s: %d jobs of %s had lost their worker", self.name, found, queue.name)
-        except (BrokerError, redis.RedisError) as error:
+        except BrokerError as error:
+            self._admission.leave(asked, error)
+        except redis.RedisError as error:
             self.log.warning("Worker %s: abandoned jobs cannot be looked for: %s", self.name, error)
 
     def teardown(self) -> None:
