@@ -69,9 +69,6 @@ def _run(guarded: Guarded, role: str, *words: str) -> Result:
     return CliRunner().invoke(main, words, env={"GPUBROKER_REDIS_URL": guarded.url(role), "GPUBROKER_POOL": POOL})
 
 
-# -- at work -----------------------------------------------------------------------------------------------------------
-
-
 async def test_a_lease_lives_its_whole_life_under_its_own_users(guarded: Guarded) -> None:
     _publish(guarded)
     with guarded.broker("worker") as worker, guarded.broker("broker") as broker, guarded.broker("viewer") as viewer:
@@ -178,8 +175,7 @@ def test_jobs_that_wait_and_jobs_of_a_killed_worker_go_on_under_the_workers_user
 
 
 def _is_called(connection: redis.Redis, name: str | None, pid: int) -> bool:
-    told = connection.hget(f"rq:worker:{name}", "pid")
-    return told is not None and int(told) == pid  # type: ignore[arg-type]
+    return int(connection.hget(f"rq:worker:{name}", "pid") or 0) == pid  # type: ignore[arg-type]
 
 
 def test_a_size_is_learned_and_asked_for_under_the_workers_user(guarded: Guarded) -> None:
