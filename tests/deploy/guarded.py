@@ -12,7 +12,8 @@ from broker.publish import Publisher
 from broker.units import GIB
 from broker.values import ListedProcess
 from tests.conftest import report
-from tests.deploy.servers import Server, acl_version
+from tests.deploy.servers import Server
+from tests.deploy.versions import acl_version
 
 ROLES = ("agent", "worker", "broker", "viewer", "producer")
 POOL, OTHER = "alpha", "beta"

@@ -6,7 +6,6 @@ Every child dies with the tests, however they end.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import shutil
 import signal
@@ -48,13 +47,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
-
-
-@functools.cache
-def acl_version() -> str:
-    """Which commands the server's program knows, as `gpubroker acl --server` has it."""
-    told = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, check=True).stdout
-    return "7.0" if "v=7.0." in told else "7.2"
 
 
 def slot_of(pool: str) -> int:

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from broker import Broker, PoolUnavailable, acl
 from broker.cli import main
-from tests.deploy.servers import Server, acl_version
+from tests.deploy.servers import Server
+from tests.deploy.versions import acl_version
 
 
 def run(*words: str, **environment: str) -> Result:

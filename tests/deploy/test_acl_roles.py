@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from click.testing import CliRunner, Result
 from redis.exceptions import NoPermissionError, ResponseError
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
 
 from broker import AsyncBroker, Broker, PoolUnavailable
+from broker.cli import main
 from broker.fsck import differences
 from broker.ledger.keys import Keys
 from broker.publish import Publisher
@@ -63,7 +65,8 @@ def _start(guarded: Guarded, role: str, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "broker.cli", *words], env=environment)
 
 
-# -- at work -----------------------------------------------------------------------------------------------------------
+def _run(guarded: Guarded, role: str, *words: str) -> Result:
+    return CliRunner().invoke(main, words, env={"GPUBROKER_REDIS_URL": guarded.url(role), "GPUBROKER_POOL": POOL})
 
 
 async def test_a_lease_lives_its_whole_life_under_its_own_users(guarded: Guarded) -> None:
@@ -172,8 +175,7 @@ def test_jobs_that_wait_and_jobs_of_a_killed_worker_go_on_under_the_workers_user
 
 
 def _is_called(connection: redis.Redis, name: str | None, pid: int) -> bool:
-    told = connection.hget(f"rq:worker:{name}", "pid")
-    return told is not None and int(told) == pid  # type: ignore[arg-type]
+    return int(connection.hget(f"rq:worker:{name}", "pid") or 0) == pid  # type: ignore[arg-type]
 
 
 def test_a_size_is_learned_and_asked_for_under_the_workers_user(guarded: Guarded) -> None:
@@ -235,8 +237,19 @@ def test_a_plain_rq_worker_runs_borrowing_jobs_under_the_workers_user(guarded: G
 )  # fmt: skip
 def test_a_viewer_reads_with_every_command_that_reads(guarded: Guarded, words: list[str]) -> None:
     guarded.fill()
-    assert _start(guarded, "viewer", *words).wait(PATIENCE) == 0
+    told = _run(guarded, "viewer", *words)
+    assert told.exit_code == 0, told.output
     assert guarded.denied() == []
+
+
+@pytest.mark.parametrize("role", ["broker", "worker", "agent", "viewer"])
+def test_a_doctor_says_what_its_user_may_not_look_at_and_looks_at_the_rest(guarded: Guarded, role: str) -> None:
+    guarded.fill()
+    told = _run(guarded, role, "doctor")
+    assert isinstance(told.exception, SystemExit), told.output
+    assert "1 of 1 hosts publish" in told.output
+    unseen = told.output.count("could not be looked at")
+    assert unseen == {"broker": 1, "worker": 1, "agent": 2, "viewer": 3}[role], "RQ's side; the sums; who waits"
 
 
 @pytest.mark.parametrize(

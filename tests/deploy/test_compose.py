@@ -25,7 +25,8 @@ from broker.acl import USUAL
 from broker.cli import main
 from tests.deploy import guarded_jobs as jobs
 from tests.deploy.composed import ROOT, Missing, as_process, compose, env_file, has_compose, programs
-from tests.deploy.servers import HOST, acl_version, free_port, until
+from tests.deploy.servers import HOST, free_port, until
+from tests.deploy.versions import acl_version
 from worker_hooks.request import GpuRequest
 
 PATIENCE = 60

@@ -17,7 +17,8 @@ from broker import Broker, InvalidRequest, PoolUnavailable, acl
 from broker.publish import Publisher
 from tests.conftest import report
 from tests.deploy import guarded_jobs as jobs
-from tests.deploy.servers import HOST, Sentinels, Server, acl_version, until
+from tests.deploy.servers import HOST, Sentinels, Server, until
+from tests.deploy.versions import acl_version
 from worker_hooks.queue_connection import queue_connection
 from worker_hooks.request import GpuRequest
 

@@ -12,7 +12,8 @@ from broker import AsyncBroker, Broker, InvalidRequest, PoolUnavailable
 from broker.acl import rules
 from broker.connection import parse_url
 from tests.deploy.scenario import publish, walk, walk_async, wrongs
-from tests.deploy.servers import HOST, Server, TlsFront, acl_version, free_port, until
+from tests.deploy.servers import HOST, Server, TlsFront, free_port, until
+from tests.deploy.versions import acl_version
 
 #: Rights of a user who may do everything in a pool.
 NEEDED = " ".join(rules("broker", "default", server=acl_version()))
