@@ -296,3 +296,10 @@ def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch: pytest.Monke
     result = CliRunner().invoke(main, ["top"])
     assert result.exit_code == 1
     assert result.stderr == "gpubroker: `gpubroker top` needs Textual: pip install 'gpubroker[top]'\n"
+
+
+def test_without_a_terminal_it_is_refused(redis_url: str) -> None:
+    command = [sys.executable, "-m", "broker.cli", "top", "--redis-url", redis_url]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    assert "wants a terminal" in run.stderr

@@ -14,12 +14,15 @@ def top(redis_url: str, pool: str) -> None:
 
     Needs the extra `top`. Without colour: NO_COLOR=1.
     """
+    import sys
     from importlib.util import find_spec
 
     from broker.errors import BrokerError
 
     if find_spec("textual") is None:
         raise BrokerError("`gpubroker top` needs Textual: pip install 'gpubroker[top]'")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):  # its keys would be read for ever from what has ended
+        raise click.UsageError("`top` wants a terminal; elsewhere there is `gpubroker status`")
     broker = broker_from(redis_url, pool)
 
     from broker.cli.top.app import Top
