@@ -230,7 +230,7 @@ class Borrowing(Horse, Dequeuing):
 
 
 def _about(job: Job) -> dict[str, str]:
-    return {"job.id": job.id, "queue": job.origin, "function": job.func_name or ""}
+    return {"job.id": job.id, "queue": job.origin, "function": function_of(job)}
 
 
 class _NotOursError(Exception):

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -50,7 +51,7 @@ def create_app(settings: HttpSettings) -> FastAPI:
     openapi.install(app, PARTS)
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/docs", _reference, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")
     app.add_middleware(Idempotency, broker=serving.broker)
     app.add_middleware(Gate, settings=settings, tokens=tokens)
     return app

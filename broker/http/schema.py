@@ -1,13 +1,27 @@
-"""What the answers look like, for the schema at ``/openapi.json``. Names are those of ``broker.models``."""
+"""What bodies and answers look like, for the schema at ``/openapi.json``. Names are those of ``broker.models``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from broker.models import Gpu, LeaseRecord, Record, Sample, Waiter
 from broker.values import State
+
+
+class Body(BaseModel):
+    """A request's body: exactly these names, and each of its own type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, given: Any) -> Any:
+        """JSON has one kind of number: 179.0 is a whole one, as its schemas have it."""
+        if not isinstance(given, dict):
+            return given
+        return {name: int(one) if isinstance(one, float) and one.is_integer() else one for name, one in given.items()}
 
 
 class Answer(BaseModel):

@@ -19,7 +19,9 @@ Cli = Callable[..., Result]
 Cards = Callable[..., None]
 
 #: Verbs that run for as long as something lives, or print a file of another kind.
-NO_DATA = {"up", "run", "top", "agent", "worker", "demo", "serve", "completion", "acl"}
+NO_DATA = {
+    "up", "run", "top", "agent", "worker", "demo", "serve", "completion", "acl", "healthy", "metrics",
+}  # fmt: skip
 
 #: What each verb is given here, and the names of what it tells. They may grow; none of them goes.
 TOLD: dict[tuple[str, ...], set[str]] = {

@@ -125,8 +125,7 @@ def test_names_are_sorted_as_people_count_and_the_unknown_comes_last(page: Page)
 
 
 def test_numbers_read_as_in_the_terminal(page: Page) -> None:
-    from broker.cli.table import duration
-    from broker.units import GIB, format_size
+    from broker.units import GIB, duration, format_size
 
     sizes = [0, 1, 512 << 20, GIB - 1, GIB, 6 * GIB + 51 * GIB // 100, -GIB]
     times = [0, 999, 119_000, 120_000, 7_199_000, 7_200_000, -1]

@@ -12,11 +12,15 @@ from starlette.responses import Response
 from broker.errors import InvalidRequest
 from broker.http.routes import CHANGING, LOOKING, GpuQuery, KeyHeader, json_bytes, problems, router
 from broker.http.routes.gpus import one_gpu
-from broker.http.schema import Done
+from broker.http.schema import Body, Done
 from broker.http.serving import Parts, admin, viewer
 from broker.thresholds import Thresholds
 
 routes = router("configuration")
+
+
+class _Settings(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"temp_optimal": 60}]})
 
 
 if TYPE_CHECKING:
@@ -25,9 +29,7 @@ else:
     #: Any of the settings, each within its own bounds, and none by default: what is not there is not changed.
     Changes = create_model(
         "Changes",
-        __config__=ConfigDict(
-            extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"examples": [{"temp_optimal": 60}]}
-        ),
+        __base__=_Settings,
         __doc__="Settings to change, all or none; `null` restores a default.",
         **{
             name: (field.annotation | None, FieldInfo.merge_field_infos(field, default=None))

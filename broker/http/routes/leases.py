@@ -7,7 +7,7 @@ import json
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from broker.calls import ALTERNATIVES_MOST, GPUS_MOST, PLACEMENTS
@@ -16,7 +16,7 @@ from broker.http.auth import Caller
 from broker.http.gone import unless_gone
 from broker.http.reading import Reading
 from broker.http.routes import CHANGING, LOOKING, NAME, KeyHeader, LeasePath, json_bytes, problems, router
-from broker.http.schema import AllocatedLease, Leases, LeaseView, Released, Renewed, Resized, Revoked
+from broker.http.schema import AllocatedLease, Body, Leases, LeaseView, Released, Renewed, Resized, Revoked
 from broker.http.serving import Asking, Parts, Serving, operator, viewer
 from broker.models import LeaseRecord
 from broker.units import MAX_MEMORY_BYTES, MAX_SAFE_INTEGER
@@ -36,12 +36,6 @@ LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Token = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER, description="The lease's, which only its holder knows.")]
 Ttl = Annotated[float, Field(ge=0.1, le=86_400, description="Seconds until it ends unless renewed.")]
 Wait = Annotated[float, Field(ge=0, le=60, description="Seconds to wait for room.")]
-
-
-class Body(BaseModel):
-    """A request's body: exactly these names, and each of its own type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Allocate(Body):
