@@ -17,6 +17,7 @@ import uvicorn
 from broker.errors import BrokerError
 from broker.http.app import create_app
 from broker.http.settings import HttpSettings, check_bind
+from broker.http.wire import Wire
 
 #: Seconds that requests under way have to end.
 _PATIENCE_SECONDS = 5
@@ -69,7 +70,7 @@ def run(
     gc.set_threshold(*_COLLECTOR)
     certificate, key = tls if tls is not None else (None, None)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none", http=Wire,
         timeout_graceful_shutdown=_PATIENCE_SECONDS, ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
     # uvicorn raises the signal that ended it once more, when all is done: that is no failure.
