@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from broker import Broker
 from broker.http.settings import Limits
 from broker.units import GIB
-from tests.http.conftest import Serve, Told, told
+from tests.http.conftest import ADMIN, VIEWER, Serve, Told, told
 
 Cards = Callable[..., None]
 
@@ -214,6 +215,27 @@ def test_more_streams_than_allowed_are_refused(serve: Serve) -> None:
             if again.status_code == 200:
                 break
         assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("path", ["/api/live", "/api/events"])
+def test_a_token_that_is_taken_away_ends_its_streams(
+    serve: Serve, broker: Broker, cards: Cards, tmp_path: Path, path: str
+) -> None:
+    cards("GPU-a")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"viewer:{VIEWER}\nadmin:{ADMIN}\n")
+    served = serve(token_file=tokens)
+    with served.client(ADMIN).stream("GET", path) as good, served.client(VIEWER).stream("GET", path) as answer:
+        assert answer.status_code == 200
+        lines, of_the_good = answer.iter_lines(), good.iter_lines()
+        next(lines)
+        tokens.write_text(f"admin:{ADMIN}\n")
+        refused = served.client(VIEWER)
+        while refused.get("/api/leases").status_code != 401:
+            time.sleep(0.05)
+        broker.drain("GPU-a")
+        assert not any('"kind":"drained"' in line for line in lines)  # and it ends
+        assert any('"kind":"drained"' in line for line in of_the_good)
 
 
 def test_an_id_that_is_none_is_refused(http: httpx.Client) -> None:
