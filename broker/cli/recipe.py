@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -57,7 +57,7 @@ class Recipe:
         Raises:
             click.exceptions.Exit: it would wait for what happens.
         """
-        line = shlex.join([*self._way, *map(str, command)])
+        line = quoted([*self._way, *map(str, command)])
         if line not in self._seen:
             self._seen.add(line)
             self._write(line)
@@ -72,7 +72,7 @@ class Recipe:
         """
         file = f"{name}.lua"
         self._write(f"{shlex.quote(sys.executable)} -m broker.ledger.scripts {name} > {file}")
-        self._write(shlex.join([*self._way, "--eval", file, *keys, ",", *map(str, argv)]))
+        self._write(quoted([*self._way, "--eval", file, *keys, ",", *map(str, argv)]))
         if name not in _ASKING:
             raise click.exceptions.Exit(0)
 
@@ -92,3 +92,14 @@ def way_to(url: str, place: tuple[str, int] | None = None) -> list[str]:
         words += ["-h", host, "-p", str(port), *(["-n", database] if database.strip("0") else [])]
     words += ["--user", parts.username] if parts.username else []
     return [*words, *(["--tls"] if parts.scheme.startswith("rediss") else [])]
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Words for a shell, on one line. What would steer a terminal, or end the line, is written as ``$'...'`` has it."""
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{''.join(map(_letter, word))}'" for word in words)
+
+
+def _letter(letter: str) -> str:
+    if letter.isprintable():
+        return f"\\{letter}" if letter in "'\\" else letter
+    return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))

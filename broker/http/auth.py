@@ -78,7 +78,12 @@ class Tokens:
                 scope = its_scope
         if scheme.lower() != b"bearer" or scope is None:
             return Caller(peer, None)
-        return Caller(f"token {shown.hex()[:32]}", scope, authenticated=True)
+        return Caller(_key(shown), scope, authenticated=True)
+
+    def still_good(self, caller: Caller) -> bool:
+        """Whether one who came in would come in now: a token that was taken away ends what it began."""
+        self._look_again()
+        return self.open or any(_key(known) == caller.key for known in self._known)
 
     def _look_again(self) -> None:
         if self._file is None or time.monotonic() - self._looked < _LOOK_SECONDS:
@@ -119,6 +124,10 @@ def parse_tokens(lines: Iterable[bytes], where: str) -> dict[bytes, Scope]:
 def _digest(token: bytes) -> bytes:
     """Of one length, so that comparing tells nothing about a token's."""
     return hashlib.sha256(token).digest()
+
+
+def _key(digest: bytes) -> str:
+    return f"token {digest.hex()[:32]}"
 
 
 def _read(path: Path) -> dict[bytes, Scope]:

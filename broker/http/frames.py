@@ -15,6 +15,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from broker.http.gate import still_good
+
 log = logging.getLogger("gpubroker.http")
 
 #: Seconds of silence after which a stream says that it lives, and that a client has to take a frame.
@@ -96,7 +98,7 @@ class EventStream(Response):
             if packs:
                 self.headers["Content-Encoding"] = "gzip"
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            pump = asyncio.create_task(self._pump(send, packs))
+            pump = asyncio.create_task(self._pump(scope, send, packs))
             others = [asyncio.create_task(one) for one in (_gone(receive), self._wait_for_the_end())]
             try:
                 await asyncio.wait([pump, *others], return_when=asyncio.FIRST_COMPLETED)
@@ -111,10 +113,12 @@ class EventStream(Response):
     async def _wait_for_the_end(self) -> None:
         await self._closing.wait()
 
-    async def _pump(self, send: Send, packs: bool) -> None:
+    async def _pump(self, scope: Scope, send: Send, packs: bool) -> None:
         if packs:
             await send({"type": "http.response.body", "body": _GZIP_HEAD, "more_body": True})
         async for chunk in self._chunks:
+            if not still_good(scope):
+                return  # the token was taken away: who comes back is refused
             async with asyncio.timeout(_SEND_SECONDS):  # who takes nothing is let go
                 body = packed(chunk) if packs else chunk
                 await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -89,6 +90,7 @@ class Gate:
         self._check_site(scope, headers, peer)
         self._rate.take(caller.key)
         scope.setdefault("state", {})["caller"] = caller
+        scope["state"]["still_good"] = partial(self._tokens.still_good, caller)
         if scope["method"] not in CHANGING:
             return receive
         try:
@@ -162,6 +164,11 @@ def caller_of(scope: Scope) -> Caller:
     caller = scope["state"]["caller"]
     assert isinstance(caller, Caller)
     return caller
+
+
+def still_good(scope: Scope) -> bool:
+    """Whether who asked would still be let in: for an answer that lasts."""
+    return bool(scope["state"]["still_good"]())
 
 
 def is_loopback_peer(peer: str) -> bool:

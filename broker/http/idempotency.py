@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker import plans
 from broker.aio import AsyncBroker
 from broker.errors import PoolUnavailable
+from broker.http import auth
 from broker.http.gate import CHANGING, caller_of
 from broker.http.problems import Problem, of_error
 from broker.ledger.keys import Keys
@@ -129,8 +130,11 @@ class _Answer:
 
 
 def _key(scope: Scope) -> bytes | None:
-    """The key of a request that changes something; one that is not allowed is refused by the route."""
-    if scope["type"] != "http" or scope["method"] not in CHANGING or caller_of(scope).scope is None:
+    """The key of a request that may change something. Who may only look is refused by the route, and leaves nothing in
+    Redis, not even an answer."""
+    if scope["type"] != "http" or scope["method"] not in CHANGING:
+        return None
+    if (caller_of(scope).scope or auth.Scope.VIEWER) < auth.Scope.OPERATOR:
         return None
     found = [value for name, value in scope["headers"] if name == b"idempotency-key"]
     if len(found) != 1 or not 1 <= len(found[0]) <= _KEY_MOST or not all(0x21 <= byte <= 0x7E for byte in found[0]):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from broker.errors import BrokerError
 from broker.http.frames import RETRY, Ring, message
 from broker.http.reading import Reader, Reading, Shelf
-from broker.http.tail import Tail
+from broker.http.tail import Tail, event_text
 from broker.models import Event
 
 
@@ -76,7 +76,7 @@ class Live:
             self._ring.add(message("delta", _delta(reading)))
 
     def _on_events(self, events: list[Event]) -> None:
-        self._ring.add(b"".join(message("journal", event.model_dump_json()) for event in events))
+        self._ring.add(b"".join(message("journal", event_text(event)) for event in events))
 
 
 def _delta(reading: Reading) -> str:

@@ -17,11 +17,14 @@ import uvicorn
 from broker.errors import BrokerError
 from broker.http.app import create_app
 from broker.http.settings import HttpSettings, check_bind
+from broker.http.wire import Wire
 
 #: Seconds that requests under way have to end.
 _PATIENCE_SECONDS = 5
 #: Connections that wait to be taken.
 _BACKLOG = 1024
+#: Files that the process may have open, if the machine lets it.
+_FILES_MOST = 65_536
 #: A thread at work (a check of the ledger) gives way to the loop this often; Python's own 5 ms are felt by who waits.
 _SWITCH_SECONDS = 0.0005
 #: A pool's hashes are no circles: the collector looks at them seldom, as a look at all of them takes tens of ms.
@@ -62,6 +65,7 @@ def run(
             cannot listen there.
     """
     check_bind(host, settings)
+    _allow_files()
     app = create_app(settings)
     bound = _listen(host, port)
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -69,13 +73,25 @@ def run(
     gc.set_threshold(*_COLLECTOR)
     certificate, key = tls if tls is not None else (None, None)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none", http=Wire,
         timeout_graceful_shutdown=_PATIENCE_SECONDS, ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
     # uvicorn raises the signal that ended it once more, when all is done: that is no failure.
     signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.suppress(KeyboardInterrupt):
         Server(config, app.state.serving.closing, said).run(sockets=[bound])
+
+
+def _allow_files() -> None:
+    """As many connections as the machine allows: of the usual 1,024 that a process begins with, streams and the ways to
+    Redis can take all, and then nobody is let in any more."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _FILES_MOST if hard == resource.RLIM_INFINITY else min(hard, _FILES_MOST)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

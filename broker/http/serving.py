@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from broker import fsck
 from broker.aio import AsyncBroker
 from broker.client import Broker
 from broker.errors import InvalidRequest
@@ -21,6 +24,7 @@ from broker.http.problems import Problem
 from broker.http.reading import Reader
 from broker.http.settings import HttpSettings
 from broker.http.tail import Tail
+from broker.http.turns import Turns
 from broker.metrics import AsyncExporter
 
 #: Connections to Redis beside those of waiting requests.
@@ -49,8 +53,24 @@ class Serving:
         self.waiting = Seats("waiting requests", limits.waiting, limits.waiting_of_one)
         self.streams = Seats("event streams", limits.streams, limits.streams_of_one)
         self.closing = asyncio.Event()
-        #: Held while the whole ledger is checked.
-        self.checking = asyncio.Lock()
+        #: Whether the ledger adds up, and what every card says of itself: both read the whole pool.
+        self.checks = Turns(self._check)
+        self.measures = Turns(self._measure)
+
+    async def _check(self) -> bytes:
+        found = await asyncio.to_thread(fsck.check, self.threads, readings=2)
+        told = [{name: value for name, value in asdict(one).items() if name != "part"} for one in found]
+        return json.dumps({"pool": self.settings.pool, "fine": not found, "differences": told}).encode()
+
+    async def _measure(self) -> bytes:
+        reading = await self.reader.current()
+        told = [await self.metrics_of(item.facts) for item in reading.gpus.items.values()]
+        return json.dumps({"pool": self.settings.pool, "now": reading.now, "gpus": told}).encode()
+
+    async def metrics_of(self, gpu: dict[str, Any]) -> dict[str, Any]:
+        """A card with what its hardware says, and with the processes on it."""
+        hardware, processes = await self.broker.hardware(gpu["uuid"]), await self.broker.processes(gpu["uuid"])
+        return {"gpu": gpu, "hardware": hardware, "processes": [asdict(one) for one in processes]}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

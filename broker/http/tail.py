@@ -42,8 +42,14 @@ class Line:
 
 def line_of(event: Event) -> Line:
     """An event for the streams."""
-    text = json.dumps(event.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
-    return Line(place_of(event.stream_id), event.seq, message(event.kind, text, event.stream_id))
+    return Line(place_of(event.stream_id), event.seq, message(event.kind, event_text(event), event.stream_id))
+
+
+def event_text(event: Event) -> str:
+    """An event as JSON, as anybody may see it: without the lease's token, which is its holder's secret."""
+    told = event.model_dump(mode="json")
+    told["fields"] = {name: value for name, value in event.fields.items() if name != "token"}
+    return json.dumps(told, separators=(",", ":"), ensure_ascii=False)
 
 
 def place_of(stream_id: str, field: str = "after") -> tuple[int, int]:

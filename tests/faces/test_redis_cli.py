@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from broker import Broker
-from broker.cli.recipe import way_to
+from broker.cli.recipe import quoted, way_to
 from broker.units import GIB
 from tests.faces.test_json import NO_DATA, TOLD, verbs
 
@@ -166,3 +166,26 @@ def test_a_password_is_not_written(cli: Cli, broker: Broker) -> None:
 )
 def test_redis_cli_is_told_the_way(url: str, place: tuple[str, int] | None, way: str) -> None:
     assert shlex.join(way_to(url, place)) == way
+
+
+HOSTILE = "h\x1b]0;owned\x07\nrm -rf 'x' \\ $(id) \u202e \x9b1"
+
+
+@pytest.mark.parametrize("verb", ["hosts", "status"])
+def test_a_name_steers_no_terminal_and_ends_no_line(cli: Cli, broker: Broker, cards: Cards, verb: str) -> None:
+    """Others may write names into the ledger; a line of a recipe is copied into a shell."""
+    cards("GPU-a")
+    broker.redis.sadd(broker.keys.hosts, HOSTILE)
+    told = cli(verb, "--redis-cli").output
+    broker.redis.srem(broker.keys.hosts, HOSTILE)
+    assert "owned" in told
+    assert all(line.isprintable() and line.startswith("redis-cli ") for line in told.splitlines())
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "plain", "two words", "it's", "\x01'1\\", "\t7", "é\n"])
+def test_a_shell_reads_a_word_as_it_was(name: str) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash on this machine")
+    seen = subprocess.run([bash, "-c", "printf %s " + quoted([name])], capture_output=True, check=True).stdout
+    assert seen.decode() == name

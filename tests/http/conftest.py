@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from broker.http.app import create_app
 from broker.http.server import Server
 from broker.http.settings import HttpSettings, Limits
+from broker.http.wire import Wire
 
 VIEWER, OPERATOR, ADMIN = "viewer-token-0000000", "operator-token-00000", "admin-token-00000000"
 TOKENS = f"viewer:{VIEWER},operator:{OPERATOR},admin:{ADMIN}"
@@ -58,6 +59,7 @@ def serving(settings: HttpSettings, around: Callable[[ASGIApp], ASGIApp] | None 
         log_level="warning",
         proxy_headers=False,
         ws="none",
+        http=Wire,
         access_log=False,
         timeout_graceful_shutdown=5,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from broker import Broker
 from broker.units import GIB
-from tests.http.conftest import ADMIN, OPERATOR, TOKENS, Serve
+from tests.http.conftest import ADMIN, OPERATOR, TOKENS, VIEWER, Serve
 
 Cards = Callable[..., None]
 KEY = {"Idempotency-Key": "b5f0c1c4-7d0a-4f3a-9c55-0c4a1c9f9a10"}
@@ -46,6 +46,14 @@ def test_another_callers_key_is_his_own(serve: Serve, broker: Broker, cards: Car
     }
     assert len(tokens) == 2
     assert len(broker.leases()) == 2
+
+
+def test_who_may_only_look_leaves_nothing_in_redis(serve: Serve, broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    viewer = serve(tokens=TOKENS).client(VIEWER)
+    for path, status in (("/api/gpus/GPU-a/drain", 403), ("/api/nothing", 404), ("/api/leases", 405)):
+        assert viewer.post(path, headers=KEY).status_code == status
+    assert broker.redis.keys("*:answer:*") == []
 
 
 def test_a_refusal_is_given_again_too(serve: Serve, broker: Broker, cards: Cards) -> None:

@@ -114,3 +114,21 @@ def test_with_a_certificate_it_speaks_tls_alone(started: Started, tmp_path: Path
         assert http.get("/healthz").json() == {"ok": True}
     with pytest.raises(httpx.HTTPError):
         httpx.get(url.replace("https", "http"), trust_env=False, timeout=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are read in /proc")
+def test_it_may_have_as_many_connections_as_the_machine_allows(started: Started) -> None:
+    """A service manager begins a process with 1,024 files: fewer than the streams that the server offers."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
+    try:
+        process = started()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    address(process)
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    found = re.search(r"Max open files +(\d+|unlimited)", limits)
+    assert found is not None
+    assert int(found[1]) == min(hard, 65_536)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from broker import Broker
 from broker.http.settings import Limits
 from broker.units import GIB
-from tests.http.conftest import Serve, Told, told
+from tests.http.conftest import ADMIN, VIEWER, Serve, Told, told
 
 Cards = Callable[..., None]
 
@@ -42,7 +43,9 @@ def test_events_from_the_begin_are_those_of_the_journal(http: httpx.Client, brok
         seen = [next(events) for _ in journal]
     assert [event.id for event in seen] == [event.stream_id for event in journal]
     assert [event.kind for event in seen] == [event.kind for event in journal]
-    assert [json.loads(event.data) for event in seen] == [event.model_dump(mode="json") for event in journal]
+    without = [{name: value for name, value in event.fields.items() if name != "token"} for event in journal]
+    told = [event.model_dump(mode="json") | {"fields": fields} for event, fields in zip(journal, without, strict=True)]
+    assert [json.loads(event.data) for event in seen] == told
 
 
 def test_without_an_id_it_begins_now(http: httpx.Client, broker: Broker, cards: Cards) -> None:
@@ -140,6 +143,21 @@ def test_live_tells_the_journal(http: httpx.Client, broker: Broker, cards: Cards
         assert json.loads(next_of(events, "journal").data)["kind"] == "drained"
 
 
+def test_no_stream_tells_a_leases_token(http: httpx.Client, broker: Broker, cards: Cards) -> None:
+    """Who may only look would else renew, shrink or end what others hold."""
+    cards("GPU-a")
+    with stream(http, "/api/live") as live:
+        next_of(live, "snapshot")
+        lease = broker.acquire("1GiB", lease_id="job")
+        told = next(event for event in live if event.kind == "journal" and '"granted"' in event.data)
+    with stream(http, "/api/events?after=0") as events:
+        granted = next_of(events, "granted")
+    for event in (told, granted):
+        assert "job" in event.data
+        assert str(lease.token) not in event.data
+    assert broker.events()[-1].fields["token"] == str(lease.token)  # the journal itself has it
+
+
 def test_deltas_applied_to_a_snapshot_are_the_pool(http: httpx.Client, broker: Broker, cards: Cards) -> None:
     """The page's view is the pool, whatever happens meanwhile."""
     cards("GPU-a", "GPU-b", "GPU-c")
@@ -197,6 +215,27 @@ def test_more_streams_than_allowed_are_refused(serve: Serve) -> None:
             if again.status_code == 200:
                 break
         assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("path", ["/api/live", "/api/events"])
+def test_a_token_that_is_taken_away_ends_its_streams(
+    serve: Serve, broker: Broker, cards: Cards, tmp_path: Path, path: str
+) -> None:
+    cards("GPU-a")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"viewer:{VIEWER}\nadmin:{ADMIN}\n")
+    served = serve(token_file=tokens)
+    with served.client(ADMIN).stream("GET", path) as good, served.client(VIEWER).stream("GET", path) as answer:
+        assert answer.status_code == 200
+        lines, of_the_good = answer.iter_lines(), good.iter_lines()
+        next(lines)
+        tokens.write_text(f"admin:{ADMIN}\n")
+        refused = served.client(VIEWER)
+        while refused.get("/api/leases").status_code != 401:
+            time.sleep(0.05)
+        broker.drain("GPU-a")
+        assert not any('"kind":"drained"' in line for line in lines)  # and it ends
+        assert any('"kind":"drained"' in line for line in of_the_good)
 
 
 def test_an_id_that_is_none_is_refused(http: httpx.Client) -> None:

@@ -89,15 +89,8 @@ def _whole(pool: str, reading: Reading, names: tuple[str, ...]) -> str:
 async def metrics(parts: Parts, gpu: GpuQuery = None) -> Response:
     """The newest sample, the hardware's own words and the processes with their leases: of one card, or of all."""
     if gpu is not None:
-        return json_bytes(json.dumps(await _metrics(parts, (await one_gpu(parts, gpu)).model_dump(mode="json"))))
-    reading = await parts.reader.current()
-    told = [await _metrics(parts, item.facts) for item in reading.gpus.items.values()]
-    return json_bytes(json.dumps({"pool": parts.settings.pool, "now": reading.now, "gpus": told}))
-
-
-async def _metrics(parts: Serving, gpu: dict[str, Any]) -> dict[str, Any]:
-    hardware, processes = await parts.broker.hardware(gpu["uuid"]), await parts.broker.processes(gpu["uuid"])
-    return {"gpu": gpu, "hardware": hardware, "processes": [asdict(one) for one in processes]}
+        return json_bytes(json.dumps(await parts.metrics_of((await one_gpu(parts, gpu)).model_dump(mode="json"))))
+    return json_bytes(await parts.measures.take())
 
 
 @routes.get(
