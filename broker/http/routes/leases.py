@@ -7,7 +7,7 @@ import json
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from broker.calls import ALTERNATIVES_MOST, GPUS_MOST, PLACEMENTS
