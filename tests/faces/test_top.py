@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import queue
 import re
 import select
 import signal
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -21,9 +23,10 @@ from click.testing import CliRunner
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from broker import Broker
+from broker import Broker, InsufficientMemory, acl
 from broker.cli import main
 from broker.cli.top.app import Top, Words
+from broker.cli.top.feed import Feed, Picture
 from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from broker.units import GIB
@@ -296,3 +299,33 @@ def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch: pytest.Monke
     result = CliRunner().invoke(main, ["top"])
     assert result.exit_code == 1
     assert result.stderr == "gpubroker: `gpubroker top` needs Textual: pip install 'gpubroker[top]'\n"
+
+
+def test_who_may_only_read_the_ledger_sees_all_but_the_reasons(broker: Broker, cards: Cards, redis_url: str) -> None:
+    """Why one waits is told by a script, which the role viewer may not run; the rest of the screen is his to see."""
+    cards("GPU-a")
+    broker.drain("GPU-a")
+    for line in acl.commands({"viewer": acl.hash_of("viewer-password-0")}, "default"):
+        broker.redis.execute_command(*line.split())
+    user = acl.user_name("default", "viewer")
+    pictures, away = queue.Queue[Picture](), list[str]()
+
+    def wait() -> None:
+        with pytest.raises(InsufficientMemory):
+            broker.acquire("1GiB", wait=60)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        with Broker.from_url(redis_url.replace("://", f"://{user}:viewer-password-0@")) as viewer:
+            feed = Feed(viewer, pictures.put, away.append)
+            feed.start()
+            while not (picture := pictures.get(timeout=PATIENCE)).waiters:
+                pass
+            feed.stop()
+        assert (len(picture.gpus), picture.whys, away) == (1, {}, [])
+    finally:
+        for waiter in broker.waiters():
+            broker.cancel(waiter.id)
+        waiting.join(PATIENCE)
+        broker.redis.execute_command("ACL", "DELUSER", user)
