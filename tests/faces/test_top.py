@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import queue
 import re
 import select
 import signal
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -21,9 +23,10 @@ from click.testing import CliRunner
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from broker import Broker
+from broker import Broker, InsufficientMemory, acl
 from broker.cli import main
 from broker.cli.top.app import Top, Words
+from broker.cli.top.feed import Feed, Picture
 from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from broker.units import GIB
@@ -303,3 +306,33 @@ def test_without_a_terminal_it_is_refused(redis_url: str) -> None:
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2
     assert "wants a terminal" in run.stderr
+
+
+def test_who_may_only_read_the_ledger_sees_all_but_the_reasons(broker: Broker, cards: Cards, redis_url: str) -> None:
+    """Why one waits is told by a script, which the role viewer may not run; the rest of the screen is his to see."""
+    cards("GPU-a")
+    broker.drain("GPU-a")
+    for line in acl.commands({"viewer": acl.hash_of("viewer-password-0")}, "default"):
+        broker.redis.execute_command(*line.split())
+    user = acl.user_name("default", "viewer")
+    pictures, away = queue.Queue[Picture](), list[str]()
+
+    def wait() -> None:
+        with pytest.raises(InsufficientMemory):
+            broker.acquire("1GiB", wait=60)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        with Broker.from_url(redis_url.replace("://", f"://{user}:viewer-password-0@")) as viewer:
+            feed = Feed(viewer, pictures.put, away.append)
+            feed.start()
+            while not (picture := pictures.get(timeout=PATIENCE)).waiters:
+                pass
+            feed.stop()
+        assert (len(picture.gpus), picture.whys, away) == (1, {}, [])
+    finally:
+        for waiter in broker.waiters():
+            broker.cancel(waiter.id)
+        waiting.join(PATIENCE)
+        broker.redis.execute_command("ACL", "DELUSER", user)

@@ -135,3 +135,21 @@ def test_numbers_read_as_in_the_terminal(page: Page) -> None:
         [sizes, times],
     )
     assert told == [[format_size(one) for one in sizes], [duration(one) for one in times]]
+
+
+EARLIER = """async ([total]) => { const { earlier } = await import('/static/earlier.js');
+    const data = (at) => JSON.stringify({ stream_id: `${at}-0`, seq: at, kind: 'drained' });
+    const line = (at) => `id: ${at}-0\\nevent: drained\\ndata: ${data(at)}\\n\\n`;
+    const api = { open: async (path) => { const from = parseInt(path.split('after=')[1]) + 1;
+        const some = Math.max(0, Math.min(1000, total - from + 1));
+        return new Response(Array.from({ length: some }, (_, index) => line(from + index)).join('')); } };
+    const found = await earlier(api, '0-0', 0);
+    return [found.length, found.at(-1).kind, new Set(found.map((one) => one.stream_id)).size]; }"""
+
+
+@pytest.mark.parametrize(("written", "found"), [
+    (3, [3, "drained", 3]), (2500, [2500, "drained", 2500]),
+    (30_000, [20_001, "gap", 20_001]),  # and it is said that there is more
+])  # fmt: skip
+def test_what_was_written_meanwhile_is_had_without_a_hole(page: Page, written: int, found: list[Any]) -> None:
+    assert page.evaluate(EARLIER, [written]) == found

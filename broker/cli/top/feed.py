@@ -98,7 +98,10 @@ class Feed:
         """Why these wait; those whose reason is oldest are asked about anew."""
         self._whys = {name: told for name, told in self._whys.items() if name in names}
         for name in sorted(names, key=lambda name: self._whys.get(name, (0.0, ""))[0])[:_A_PICTURE]:
-            told = explain_named(self._broker, name)
+            try:
+                told = explain_named(self._broker, name)
+            except BrokerError:  # who may only read may run no script: all but the reasons is told
+                break
             if told.kind == "waiting":
                 # The headline repeats what the row says; the first reason is the one that is nearest to coming right.
                 *_, reason = told.words()[:2]
