@@ -218,7 +218,7 @@ def lock_folder(folder: Path) -> IO[str]:
         holder = lock.read().strip() or "starting"
         lock.close()
         raise BrokerError(
-            f"{folder} is in use by another gpubroker ({holder}): stop it or choose another folder"
+            f"{folder} is in use by another gpubroker ({holder}): stop it or choose another folder (--dir)"
         ) from None
     return lock
 

@@ -68,7 +68,7 @@ class _Verbs(click.Group):
             command = getattr(importlib.import_module(module), name)
         else:
             plugin = _plugins().get(cmd_name)
-            command = None if plugin is None else plugin.load()
+            command = None if plugin is None else _loaded(plugin)
         return command if isinstance(command, click.Command) else None
 
     # Click would import every verb to ask for its help, in both of these.
@@ -104,6 +104,18 @@ class _Verbs(click.Group):
             unreachable = isinstance(error, (ConnectionError, TimeoutError))
             url = shown_url(str(ctx.meta.get(URL_META, "?")))
             _fail(ctx, f"Redis at {url}: {error}", 3 if unreachable else 1)
+
+
+def _loaded(plugin: EntryPoint) -> Any:
+    """The verb of another package; what it imports may be in an extra that is not installed."""
+    try:
+        return plugin.load()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in plugin.module:
+            raise
+        raise click.UsageError(
+            f"No module named {error.name!r}: `{plugin.name}` takes an extra, pip install 'gpubroker[{plugin.name}]'"
+        ) from None
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -12,6 +12,7 @@ from broker.cli.options import (
     broker_from,
     completes,
     json_option,
+    note_if_bytes,
     pool_options,
     print_facts,
     print_json,
@@ -50,8 +51,7 @@ def acquire(
     broker = broker_from(redis_url, pool)
     lease = broker.acquire(alternatives(memory), ttl=ttl, wait=wait, lease_id=lease_id, owner=shell_owner(), **request)
     print_facts(lease_facts(lease), as_json)
-    if memory.isdigit() and int(memory) < 1 << 20:
-        click.echo(f"note: {memory} is a number of bytes; write {memory}GiB for GiB", err=True)
+    note_if_bytes(memory)
 
 
 def lease_facts(lease: Lease) -> dict[str, Any]:

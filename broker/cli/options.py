@@ -171,6 +171,12 @@ def broker_from(redis_url: str, pool: str) -> Broker:
     return broker
 
 
+def note_if_bytes(size: str) -> None:
+    """Say what a small number without a unit was taken for."""
+    if size.isdigit() and 0 < int(size) < 1 << 20:
+        click.echo(f"note: {size} is a number of bytes; write {size}GiB for GiB", err=True)
+
+
 def print_json(value: object) -> None:
     """Print ``value`` as indented JSON; what JSON does not know is printed as its text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))

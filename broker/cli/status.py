@@ -125,10 +125,13 @@ def _summary(seen: Seen) -> str:
     lending = sum(words.lends(gpu, seen.now) for gpu in seen.gpus)
     lent = sum(words.number(gpu, "leased_bytes") or 0 for gpu in seen.gpus)
     there = sum(words.number(gpu, "budget_bytes") or 0 for gpu in seen.gpus)
+    drained = sum(bool(words.drained_by(gpu)) for gpu in seen.gpus)
     facts = [
-        f"{lending} of {len(seen.gpus)} cards lend", f"{format_size(lent)} of {format_size(there)} lent",
+        f"{lending} of {len(seen.gpus)} cards lend",
+        *([f"{drained} drained"] if drained else []),
+        f"{format_size(lent)} of {format_size(there)} lent",
         f"{seen.waiters} waiting" if seen.waiters else "nobody waits",
-    ]  # fmt: skip
+    ]
     troubles = _troubles(seen)
     if not troubles:
         return f"{click.style('all is well', fg='green')}: {', '.join(facts)}"
@@ -152,6 +155,8 @@ def _troubles(seen: Seen) -> list[str]:
     }
     told = [f"{count} {'card' if count == 1 else 'cards'} {what}" for what, count in counts.items() if count]
     bare = len(_without_cards(seen))
+    if not told and seen.gpus and not any(words.lends(gpu, seen.now) for gpu in seen.gpus):
+        told.append("nothing lends")  # whoever drained the last card should know
     return [*told, *([f"{bare} {'host' if bare == 1 else 'hosts'} without a card"] if bare else [])]
 
 

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import broker_from, completes, json_option, pool_options, print_json, redis_cli_option
+from broker.cli.options import (
+    broker_from,
+    completes,
+    json_option,
+    note_if_bytes,
+    pool_options,
+    print_json,
+    redis_cli_option,
+)
 
 if TYPE_CHECKING:
     from broker.models import Tenant
@@ -76,6 +84,7 @@ def set_tenant(name: str, quota: str | None, weight: float | None, redis_url: st
         raise click.UsageError("name a --quota or a --weight")
     broker = broker_from(redis_url, pool)
     broker.set_tenant(name, quota=0 if quota == "0" else quota, weight=weight)
+    note_if_bytes(quota or "")
     (tenant,) = [tenant for tenant in broker.tenants() if tenant.name == name]
     if as_json:
         return print_json(tenant.model_dump(mode="json"))

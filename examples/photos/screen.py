@@ -83,7 +83,7 @@ class _Paced:
         """Tell of states that changed and of leases that ended by themselves; grants come by the hundred."""
         f = event.fields
         if event.kind == "state" and f["from"] and f["from"] != f["to"]:
-            self.say(f"{f['host']} {f['gpu'][:12]} {f['from']} → {f['to']}: {f['reason']}")
+            self.say(f"{f['host']} {f['gpu'][:12]} {f['from']} → {f['to']}: {f['reason']}".removesuffix(": "))
         elif event.kind in ("expired", "reclaimed"):
             what = "is over, its bytes still count" if event.kind == "expired" else "gave its bytes back"
             self.say(f"lease {f['id']} {what}")

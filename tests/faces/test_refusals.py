@@ -70,6 +70,22 @@ def test_a_number_of_gpus_is_said_once(cli: Cli) -> None:
     assert cli("acquire", "1GiB", "--mig", "zz").exit_code == 2
 
 
+def test_a_quota_of_a_few_bytes_is_set_with_a_hint(cli: Cli) -> None:
+    result = cli("tenants", "set", "studio", "--quota", "32")
+    assert (result.exit_code, result.stderr) == (0, "note: 32 is a number of bytes; write 32GiB for GiB\n")
+
+
+def test_a_verb_whose_extra_is_not_installed_says_how_to_get_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.EntryPoint.load", _without_numpy)
+    result = cli("demo", "--help")
+    assert result.exit_code == 2
+    assert "No module named 'numpy': `demo` takes an extra, pip install 'gpubroker[demo]'" in result.stderr
+
+
+def _without_numpy(entry_point: object) -> object:
+    raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+
+
 def test_a_few_bytes_are_lent_with_a_hint(cli: Cli, cards: Cards) -> None:
     cards("GPU-a")
     result = cli("acquire", "4")

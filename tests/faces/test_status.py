@@ -50,6 +50,13 @@ def test_the_last_line_says_that_all_is_well(cli: Cli, broker: Broker, cards: Ca
     )
 
 
+def test_when_the_last_card_is_drained_not_all_is_well(cli: Cli, broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    broker.drain("GPU-a")
+    last = cli("status").stdout.splitlines()[-1]
+    assert last.startswith("not all is well: nothing lends; 0 of 1 cards lend, 1 drained, ")
+
+
 def test_a_card_that_a_person_drained_is_well(cli: Cli, cards: Cards) -> None:
     cards("GPU-a", "GPU-b")
     cli("drain", "GPU-a")
