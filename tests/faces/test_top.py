@@ -313,7 +313,7 @@ def test_who_may_only_read_the_ledger_sees_all_but_the_reasons(broker: Broker, c
     cards("GPU-a")
     broker.drain("GPU-a")
     for line in acl.commands({"viewer": acl.hash_of("viewer-password-0")}, "default"):
-        broker.redis.execute_command(*line.split())
+        broker.redis.execute_command(*line.split())  # type: ignore[no-untyped-call]
     user = acl.user_name("default", "viewer")
     pictures, away = queue.Queue[Picture](), list[str]()
 
@@ -335,4 +335,4 @@ def test_who_may_only_read_the_ledger_sees_all_but_the_reasons(broker: Broker, c
         for waiter in broker.waiters():
             broker.cancel(waiter.id)
         waiting.join(PATIENCE)
-        broker.redis.execute_command("ACL", "DELUSER", user)
+        broker.redis.execute_command("ACL", "DELUSER", user)  # type: ignore[no-untyped-call]

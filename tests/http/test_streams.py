@@ -149,10 +149,10 @@ def test_no_stream_tells_a_leases_token(http: httpx.Client, broker: Broker, card
     with stream(http, "/api/live") as live:
         next_of(live, "snapshot")
         lease = broker.acquire("1GiB", lease_id="job")
-        told = next(event for event in live if event.kind == "journal" and '"granted"' in event.data)
+        of_live = next(event for event in live if event.kind == "journal" and "granted" in event.data)
     with stream(http, "/api/events?after=0") as events:
         granted = next_of(events, "granted")
-    for event in (told, granted):
+    for event in (of_live, granted):
         assert "job" in event.data
         assert str(lease.token) not in event.data
     assert broker.events()[-1].fields["token"] == str(lease.token)  # the journal itself has it
