@@ -45,7 +45,7 @@ def create_app(settings: HttpSettings) -> FastAPI:
         redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     app.state.serving = serving
-    problems.install(app)
+    problems.install(app, PARTS)
     for part in PARTS:
         app.include_router(part)
     openapi.install(app, PARTS)

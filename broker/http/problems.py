@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match, Mount
+from starlette.routing import Match, Route
 
 from broker.errors import (
     BrokerError,
@@ -119,8 +119,9 @@ def _short(value: object) -> object:
     return value if not isinstance(value, (dict, list)) else f"{type(value).__name__} of {len(value)}"
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the application as a problem."""
+def install(app: FastAPI, parts: Iterable[APIRouter]) -> None:
+    """Answer every error of the application as a problem. ``parts`` are the paths of its schema."""
+    routes = [route for part in parts for route in part.routes if isinstance(route, Route)]
 
     async def known(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
@@ -136,7 +137,9 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _of_http(app, request, error).response()
+        return _of_http(
+            [*routes, *(route for route in app.routes if isinstance(route, Route))], request, error
+        ).response()
 
     app.add_exception_handler(Problem, known)
     app.add_exception_handler(BrokerError, refused)
@@ -144,18 +147,26 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
 
 
-def _of_http(app: FastAPI, request: Request, error: HTTPException) -> Problem:
+def _of_http(routes: Sequence[Route], request: Request, error: HTTPException) -> Problem:
     status = error.status_code
     headers = dict(error.headers or {})
     detail = str(error.detail)
     if status == 405:
         # The router names the methods of the first route of the path only.
-        allowed = ", ".join(_methods(app, request.scope))
+        allowed = ", ".join(_methods(routes, request.scope))
         headers["Allow"], detail = allowed, f"{request.method} is not allowed here: {allowed}"
     return Problem(status, _CODES.get(status, "Refused"), _TITLES.get(status, "Refused"), detail, headers)
 
 
-def _methods(app: FastAPI, scope: Any) -> list[str]:
-    routes = [route for route in app.routes if not isinstance(route, Mount)]
-    tried = ({**scope, "method": method} for method in _ALL_METHODS)
-    return [one["method"] for one in tried if any(route.matches(one)[0] is Match.FULL for route in routes)]
+def _methods(routes: Sequence[Route], scope: Any) -> list[str]:
+    """Those of the most particular path that fits: ``…/job-7/renew`` is first of all the renewal of job-7, and no lease
+    of that name, though a name may have a stroke in it.
+    """
+    found = [
+        (route.path, method)
+        for route in routes
+        for method in _ALL_METHODS
+        if route.matches({**scope, "method": method})[0] is Match.FULL
+    ]
+    particular = max((path for path, _ in found), key=len, default="")
+    return [method for path, method in found if path == particular]
