@@ -126,9 +126,8 @@ def send(redis: Redis, strategy: str, jobs: Sequence[Task]) -> None:
             Queue("jobs", connection=redis).enqueue(enhance, number, *job, meta=meta)
         else:
             queue = Queue("large" if job.size > SMALL else "small", connection=redis)
-            queue.enqueue(
-                enhance, number, *job, retry=Retry(max=1_000_000)
-            )  # a large one may run out of memory thousands of times
+            # A large one may run out of memory thousands of times.
+            queue.enqueue(enhance, number, *job, retry=Retry(max=1_000_000))
 
 
 def play(strategy: str, jobs: Sequence[Task], progress: Progress) -> dict[str, Any]:
