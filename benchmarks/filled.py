@@ -71,7 +71,7 @@ def fill(broker: Broker, size: Size) -> None:
 
 def _many(broker: Broker, count: int, request: Callable[[int], calls.Ask], wait: bool) -> None:
     """So many requests, in pipelines."""
-    keys, sha = broker.keys.all, broker.redis.script_load(script("acquire").text)
+    keys, sha = broker.keys.declared, broker.redis.script_load(script("acquire").text)
     for start in range(0, count, _BATCH):
         pipe = broker.redis.pipeline(transaction=False)
         for i in range(start, min(count, start + _BATCH)):

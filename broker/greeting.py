@@ -91,7 +91,7 @@ class Greeter:
                 self.unsaid.add(connection)
 
     def _hello(self, run_id: str) -> Generator[tuple[str | int, ...], Any, Any]:
-        hello, keys = script("hello"), self._keys.all
+        hello, keys = script("hello"), self._keys.declared
         try:
             return (yield "EVALSHA", hello.sha, len(keys), *keys, run_id)
         except exceptions.NoScriptError:

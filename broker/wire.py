@@ -80,7 +80,7 @@ class Wire:
             BrokerError: what the script refused. PoolUnavailable: Redis cannot be reached.
         """
         command = script(name)
-        keys = self.keys.all
+        keys = self.keys.declared
         if self.witness is not None:
             self.witness.sees_script(name, keys, argv)
         if self._greeter is not None and self._greeter.unsaid:
@@ -96,7 +96,7 @@ class Wire:
 
         The server keeps the command in the connection's buffer meanwhile, and runs it in the moment of the push.
         """
-        keys = self.keys.all
+        keys = self.keys.declared
         if self._greeter is not None and self._greeter.unsaid:
             self._drop_idle()
         try:
@@ -231,7 +231,7 @@ class AsyncWire:
     async def call(self, name: str, *argv: str | int) -> Any:
         """As ``Wire.call``."""
         command = script(name)
-        keys = self.keys.all
+        keys = self.keys.declared
         if self._greeter is not None and self._greeter.unsaid:
             await self._drop_idle()
         try:
@@ -242,7 +242,7 @@ class AsyncWire:
 
     async def call_after(self, key: str, seconds: float, name: str, *argv: str | int) -> Any:
         """As ``Wire.call_after``."""
-        keys = self.keys.all
+        keys = self.keys.declared
         if self._greeter is not None and self._greeter.unsaid:
             await self._drop_idle()
         try:

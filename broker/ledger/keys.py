@@ -9,7 +9,7 @@ from broker.errors import InvalidRequest
 
 _POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
-#: Order in which every script receives the pool's keys; ``lua/include/keys.lua`` unpacks the same order.
+#: The names of ``Keys.all`` in their order, which ``lua/include/keys.lua`` repeats.
 ORDER = (
     "ledger", "root", "gpus", "gpu_prefix", "free", "fresh", "capacity", "lease_prefix", "leases",
     "ended_prefix", "waiter_prefix", "waiters", "waiting", "wake_prefix", "events",
@@ -34,7 +34,7 @@ class Keys:
     root: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the pool's name and lay out the key vector that scripts receive."""
+        """Check the pool's name and lay out the names."""
         if not _POOL.fullmatch(self.pool):
             raise InvalidRequest("pool", self.pool, "1 to 64 letters, digits, '_', '.' or '-', a letter or digit first")
         root = f"gpubroker:{{{self.pool}}}:"
@@ -44,7 +44,7 @@ class Keys:
             "all",
             (
                 f"{root}ledger",  # hash: epoch, token, seq, clock_ms, soonest, ...
-                root,  # the scripts reach `config` by it: to declare a key is to need every right to it
+                root,  # the beginning of all names: the one that a script is sent
                 f"{root}gpus",  # set of UUIDs
                 f"{root}gpu:",  # hash a GPU; beside its facts a field lease:ID with the bytes of each lease on it
                 f"{root}free",  # zset: UUID by free bytes, only GPUs open for grants; free@CLASS the same for one class
@@ -76,6 +76,15 @@ class Keys:
                 f"{root}sizes",  # zset: function by its last run that was learned
             ),
         )
+
+    @property
+    def declared(self) -> tuple[str]:
+        """What every script is sent as its keys: the prefix, from which it makes the names.
+
+        One name instead of thirty: a script's keys are packed, sent, parsed and looked through for every call. It has
+        the hash tag of all, hence their slot.
+        """
+        return (self.root,)
 
     def _at(self, name: str, suffix: str = "") -> str:
         return self.all[ORDER.index(name)] + suffix

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+
+from broker.ledger.keys import Keys
 
 _INCLUDE = re.compile(r"^-- include: (?P<names>[a-z ]+)$", re.MULTILINE)
 _NEEDS = re.compile(r"^-- needs: (?P<names>[a-z ]+)$", re.MULTILINE)
@@ -41,7 +43,7 @@ def script(name: str) -> Script:
         raise ValueError(f"{name}.lua includes nothing")
     head, _, tail = command.partition(listed[0])
     text = head + _put_together(listed["names"].split(), _listed(_NEEDS, command), tail)
-    text = "\n".join(_with_keys(line) for line in text.split("\n"))
+    text = _with_keys(text)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -59,62 +61,78 @@ def _read(path: str) -> str:
 def _put_together(eager: list[str], needed: list[str], command: str) -> str:
     """A command after the includes that it lists, and all that these and itself need.
 
-    An include names the functions it ``gives`` and the values it ``shares``, which are declared first. One that the
-    command lists is run at once. All that is only needed becomes one function, run when the first name of it is asked
-    for: a call of a command seldom comes to most of it, and to make a function costs Lua a search for each variable
-    that it shares.
+    An include names the functions it ``gives`` and the values it ``shares``: they are fields of a table, since Lua makes
+    every function anew for every call, and looks for each local variable that one uses among all that others use.
+    Includes that the command lists are run at once, into ``our``; each of the others when something of it is first asked
+    for, into ``seldom.NAME``: a call of a command seldom comes to most of it.
     """
     bodies = {name: _read(f"include/{name}.lua") for name in _reachable([*eager, *needed])}
-    given = {name: (*_listed(_SHARES, body), *_listed(_GIVES, body)) for name, body in bodies.items()}
     rest = [name for name in bodies if name not in eager]
-    words = [word for name in rest for word in given[name]]
+    words = _Words()
+    for name, body in bodies.items():
+        into = "our" if name in eager else f"seldom.{name}"
+        words.functions.update({word: f"{into}.{word}" for word in _listed(_GIVES, body)})
+        words.values.update({word: f"{into}.{word}" for word in _listed(_SHARES, body)})
+    plain = [name for name in eager if name != "keys" and not _GIVES.search(bodies[name])]
     return "".join(
         [
             bodies["keys"],
-            _declared([word for name in eager for word in given[name]]),
-            _SELDOM,
-            *(_reaching(bodies[name], words) for name in eager if not given[name] and name != "keys"),
-            _bundle([bodies[name] for name in rest], words),
-            *(f"do\n{_reaching(bodies[name], words)}end\n" for name in eager if given[name]),
-            _reaching(command, words),
+            "local our, seldom, make_seldom = {}\n",
+            *(words.placed(bodies[name]) for name in plain),
+            _NEAR if "ledger" in plain else "",
+            _seldom({name: words.placed(bodies[name]) for name in rest}),
+            *(f"do\n{words.placed(bodies[name])}end\n" for name in eager if name != "keys" and name not in plain),
+            words.placed(command),
         ]
     )
 
 
-#: What is only needed now and then, by name; the first name that is asked for makes them all.
-_SELDOM = """local make_seldom
-local seldom = setmetatable({}, { __index = function(_, name) return make_seldom()[name] end })
-"""
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Where the functions and the values of includes are, by name."""
+
+    functions: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+
+    def placed(self, text: str) -> str:
+        """The code with the field that each such name is. A function's name may be a local value's as well."""
+        if self.functions:
+            text = _in_code(rf"(?<![\w.'])(?:{'|'.join(self.functions)})(?=\()", self.functions, text)
+        return _in_code(rf"(?<![\w.'])(?:{'|'.join(self.values)})\b", self.values, text) if self.values else text
 
 
-def _bundle(bodies: list[str], words: list[str]) -> str:
+#: What most functions use, once more: Lua finds first what was declared last.
+_NEAR = "local call, int, now, our = call, int, now, our\n"
+
+
+def _seldom(bodies: dict[str, str]) -> str:
+    """Makers of the includes that are only needed now and then: one function, whose price every call pays, makes them."""
+    makers = "".join(f"{name} = function()\n{body}end,\n" for name, body in bodies.items())
     return (
-        f"function make_seldom()\n{_declared(words)}"
-        + "".join(f"do\n{body}end\n" for body in bodies)
-        + "setmetatable(seldom, nil)\n"
-        + "".join(f"seldom.{word} = {word}\n" for word in words)
-        + "return seldom\nend\n"
+        "seldom = setmetatable({}, { __index = function(_, name) return make_seldom(name) end })\n"
+        f"function make_seldom(first)\nlocal makers = {{\n{makers}}}\n"
+        "local function make(_, name)\nrawset(seldom, name, {})\nmakers[name]()\nreturn seldom[name]\nend\n"
+        "setmetatable(seldom, { __index = make })\nreturn make(seldom, first)\nend\n"
     )
 
 
-def _reaching(text: str, words: list[str]) -> str:
-    """The text with ``seldom.word`` for each of these words."""
-    return re.sub(rf"\b({'|'.join(words)})\b(?=[(\[])", r"seldom.\1", text) if words else text
+def _in_code(words: str, instead: dict[str, str], text: str) -> str:
+    """The text with something instead of each of these words, but not in comments."""
+    pattern = re.compile(words)
+
+    def mended(line: str) -> str:
+        code, dashes, comment = line.partition("--")
+        return pattern.sub(lambda found: instead[found[0]], code) + dashes + comment
+
+    return "\n".join(mended(line) for line in text.split("\n"))
 
 
-def _declared(words: list[str]) -> str:
-    return f"local {', '.join(words)}\n" if words else ""
-
-
-def _with_keys(line: str) -> str:
-    """A line of code with ``KEYS[1]`` for ``LEDGER`` and so on. As variables they would be made for every call."""
-    code, dashes, comment = line.partition("--")
-    return _key().sub(lambda found: f"KEYS[{_key_names().index(found[0]) + 1}]", code) + dashes + comment
-
-
-@cache
-def _key() -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(_key_names())})\b")
+def _with_keys(text: str) -> str:
+    """The text with ``KEYS[1] .. 'ledger'`` for ``LEDGER`` and so on. As variables they would be made for every call."""
+    root = Keys("any").root
+    names = (key.removeprefix(root) for key in Keys("any").all)
+    keys = {word: f"KEYS[1] .. '{name}'" if name else "KEYS[1]" for word, name in zip(_key_names(), names, strict=True)}
+    return _in_code(rf"\b(?:{'|'.join(keys)})\b", keys, text)
 
 
 @cache

@@ -2,7 +2,7 @@
 -- One host's sample in one step: a stream entry and the hash of each GPU, an event for each state that changed, the
 -- budget that follows, what its agent saw of leases and their processes, and waiters served if anything grew.
 --
--- KEYS   the pool's keys
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
 -- ARGV   1 host  2 interval_ms (a sample is fresh for three)  3 state of the host, OK or UNAVAILABLE  4 its reason
 --        5 source  6 number of GPUs, at most 64  7 number of leases, at most 1024  8 epoch that the agent was last told,
 --        0 at its start  9 life: a name that the agent gave itself at its start  10 sequence: 1, 2, ... in that life
@@ -107,7 +107,7 @@ call('HSET', HOST_OF .. host, 'host', host, 'state', ARGV[3], 'reason', ARGV[4],
   'lives', lives, 'sequence', ARGV[10], 'epoch', int(told_epoch), 'labels', host_labels, 'memory_bytes', ARGV[12] ~= '' and ARGV[12] or '0',
   'cpus_milli', ARGV[13] ~= '' and ARGV[13] or '0', 'machine', machine, unpack(said))
 if #unsaid > 0 then call('HDEL', HOST_OF .. host, unpack(unsaid)) end
-hosts[host] = nil
+hosts_read[host] = nil
 if more then host_grew(host) end
 if count > 1 then widen_host(host) end
 for _, verdict in ipairs(verdicts) do take_verdict(sample, verdict) end

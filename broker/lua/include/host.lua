@@ -1,12 +1,12 @@
 -- A host's memory and processors, lent beside its GPUs to those who ask for them.
 -- needs: keys ledger wide
--- shares: hosts
+-- shares: hosts_read
 -- gives: host_of host_lacks host_too_small host_grew charge_host keep_host keep_host_no_more
 
-hosts = {} -- each read once a script
+hosts_read = {} -- each once a script
 
 function host_of(host)
-  local h = hosts[host]
+  local h = hosts_read[host]
   if h then return h end
   local f = call('HMGET', HOST_OF .. host, 'memory_bytes', 'cpus_milli', 'leased_memory_bytes', 'leased_cpus_milli',
     'kept_for', 'kept_memory_bytes', 'kept_cpus_milli')
@@ -14,7 +14,7 @@ function host_of(host)
   h = { memory = tonumber(f[1] or 0), cpus = tonumber(f[2] or 0), leased_memory = tonumber(f[3] or 0),
     leased_cpus = tonumber(f[4] or 0), kept_for = f[5] or '', kept_memory = tonumber(f[6] or 0),
     kept_cpus = tonumber(f[7] or 0) }
-  hosts[host] = h
+  hosts_read[host] = h
   return h
 end
 

@@ -1,6 +1,6 @@
--- The pool's keys, in the order of broker/ledger/keys.py: where a script says LEDGER it is sent KEYS[1], and so on. A name
--- that ends in _OF is completed with a host, UUID or id. All share the hash tag {POOL}: records are reached by prefix,
--- and still live in the slot that KEYS declare.
+-- The pool's keys, in the order of broker/ledger/keys.py. A script is sent one, the prefix "gpubroker:{POOL}:"; where it says
+-- LEDGER it runs KEYS[1] .. 'ledger', and so on. A name that ends in _OF is completed with a host, UUID or id. All share the
+-- hash tag {POOL}, and live in the slot that the prefix declares.
 -- keys: LEDGER ROOT GPUS GPU_OF FREE FRESH CAPACITY LEASE_OF LEASES ENDED_OF WAITER_OF WAITERS WAITING WAKE_OF EVENTS
 -- keys: METRICS_OF HOSTS HOST_OF TENANTS TENANT_OF CLASSES WIDE RESERVED LINES_OF LINE_OF GROUPS STALE HARDWARE_OF CREW_OF
 -- keys: SIZE_OF SIZES
