@@ -77,7 +77,8 @@ def _put_together(eager: list[str], needed: list[str], command: str) -> str:
     return "".join(
         [
             bodies["keys"],
-            "local our, seldom, make_seldom = {}\n",
+            f"local our = {{ {', '.join(f'{word} = 0' for word in words.of('our'))} }} -- at its full size from the start\n",
+            "local seldom, make_seldom\n",
             *(words.placed(bodies[name]) for name in plain),
             _NEAR if "ledger" in plain else "",
             _seldom({name: words.placed(bodies[name]) for name in rest}),
@@ -93,6 +94,10 @@ class _Words:
 
     functions: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
+
+    def of(self, table: str) -> list[str]:
+        """The names that are fields of this table."""
+        return [word for word, place in (self.functions | self.values).items() if place == f"{table}.{word}"]
 
     def placed(self, text: str) -> str:
         """The code with the field that each such name is. A function's name may be a local value's as well."""

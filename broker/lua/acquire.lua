@@ -21,106 +21,31 @@
 --        full waiters                  (the queue's cap is reached)
 -- errors BROKER_INVALID  BROKER_LEASE_CONFLICT  BROKER_LEASE_LOST  BROKER_STALE_TOKEN  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n) in GPUs, leases and waiters, plus what it changes
--- include: keys check ledger asks request gpu totals tenant place grant turn
--- needs: queue possible preempt lease crew
+-- include: keys check ledger asks request gpu tenant place grant turn
+-- needs: queue possible preempt copies crew known
 
 local ask = read_request(ARGV[1], 2)
-if ARGV[11] ~= '' then whole('token', ARGV[11], 1, 9007199254740991) end
+if ask.token ~= '' then whole('token', ask.token, 1, 9007199254740991) end
 if ARGV[12] ~= '0' and ARGV[12] ~= '1' then invalid('wait', ARGV[12], '0 or 1') end
 if refusal then return refusal end
 local may_wait = ARGV[12] == '1'
 
-local function conflict(asked)
-  return redis.error_reply('BROKER_LEASE_CONFLICT lease=' .. ask.id .. ' asked=' .. asked .. ' now=' .. ask.request)
+-- Most names were never heard of: one look tells.
+local waiter, again = nil, false
+if ask.token ~= '' or call('EXISTS', LEASE_OF .. ask.id, WAITER_OF .. ask.id, ENDED_OF .. ask.id) > 0 then
+  local reply
+  reply, waiter, again = look_up(ask)
+  if reply then return reply end
 end
-
--- The name's own lease, if there is one. Every error leaves before the first write (law 2).
-local function existing()
-  local lease = call('HMGET', LEASE_OF .. ask.id, 'request', 'token', 'state', 'expires_at', 'gpu_uuids', 'host',
-    'waited_ms', 'ttl_ms', 'memory_bytes', 'choice', 'revoke_at', 'worker')
-  if not lease[1] then
-    return nil, ARGV[11] ~= '' and redis.error_reply('BROKER_LEASE_NOT_FOUND lease=' .. ask.id) or nil
-  end
-  if ARGV[11] ~= '' and ARGV[11] ~= lease[2] then
-    return nil, redis.error_reply('BROKER_STALE_TOKEN lease=' .. ask.id .. ' got=' .. ARGV[11])
-  end
-  if lease[1] ~= ask.request then return nil, conflict(lease[1]) end
-  local over = lease[3] == 'active' and tonumber(lease[4]) <= now and now >= grace_until
-  if lease[3] == 'reclaiming' or over then
-    return nil, redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=expired')
-  end
-  return lease
-end
-
--- Whether a call is this one, or a later one of the same client.
-local function not_before(nonce)
-  if nonce == ask.nonce then return true end
-  local client, number = string.match(nonce, '^(%w+)%-(%d+)$')
-  local own, mine = string.match(ask.nonce, '^(%w+)%-(%d+)$')
-  return client ~= nil and client == own and tonumber(mine) < tonumber(number)
-end
-
--- A copy of a call that comes after its lease's end, or after it was refused or taken back, takes nothing: nobody is there
--- to hold it. Returns an error, and whether it is refused again.
-local function answered_before()
-  local ended = ask.nonce ~= '' and call('GET', ENDED_OF .. ask.id)
-  if not ended then return nil, false end
-  local how, nonce, refused = string.match(ended, '^%d+ (%a+) (%S*) ?(%S*)$')
-  if not_before(refused) then return nil, true end
-  return not_before(nonce) and redis.error_reply('BROKER_LEASE_LOST lease=' .. ask.id .. ' why=' .. how) or nil, false
-end
-
--- The waiter was granted this lease and is here to take it: from now on its own TTL runs.
-local function claim(lease)
-  local expires = now + ask.ttl_ms
-  if lease[11] then expires = math.min(expires, math.max(tonumber(lease[11]), now + 1)) end
-  lease[4], lease[8] = int(expires), int(ask.ttl_ms)
-  call('HSET', LEASE_OF .. ask.id, 'state', 'active', 'expires_at', lease[4], 'ttl_ms', int(ask.ttl_ms))
-  call('ZADD', LEASES, due(expires), ask.id)
-  call('DEL', WAKE_OF .. ask.id)
-  journal('claimed', 'id', ask.id, 'token', lease[2])
-  save()
-end
-
-local function answer(lease)
-  return { 'granted', lease[2], lease[5], lease[6], lease[4], lease[7], lease[8], int(tonumber(lease[4]) - now), lease[9],
-    lease[10] or '1', totals_of(lease[5]) }
-end
-
--- The caller's own seat, if it is its still: it may have been handed a request before, which it is to hear of first.
-local function caller()
-  if ask.seat == '' then return nil end
-  if call('EXISTS', WAKE_OF .. '@' .. string.match(ask.seat, '^%S+ (%S+)')) == 1 then return nil end
-  if ask.sits and not call('ZSCORE', CREW_OF .. '#' .. ask.crew, ask.seat) then return nil end
-  return take_seat(ask.seat)
-end
-
-local function waiting(place_in_queue)
-  local handed = ask.seat ~= '' and call('LINDEX', WAKE_OF .. '@' .. string.match(ask.seat, '^%S+ (%S+)'), 0)
-  return { 'waiting', int(place_in_queue), handed or '' }
-end
-
-local lease, refused = existing()
-if refused then return refused end
-if lease and lease[12] and lease[12] ~= string.match(ask.seat, '^%S+ (%S+)') then return waiting(0) end
-if lease then
-  if lease[3] == 'granted' then claim(lease) end
-  return answer(lease)
-end
-local waiter = queued > 0 and read_waiter(ask.id) or nil
-if waiter and waiter.request ~= ask.request then return conflict(waiter.request) end
-local again = false
-if not waiter then refused, again = answered_before() end
-if refused then return refused end
 
 -- From here on there are no errors, only answers.
-local own = caller()
+local own = ask.seat ~= '' and caller(ask) or nil
 if waiter then show_life(ask.id, ask.crew ~= '' and ask.crew or nil) end
 reap()
 serve()
-lease = waiter and existing()
+local lease = waiter and existing(ask)
 if lease then -- served just now, by this very script
-  claim(lease)
+  claim(ask, lease)
   return answer(lease)
 end
 if waiter then
@@ -141,7 +66,7 @@ if placed then
     if not own or seat_at(ask.crew, placed.cards[1].host) ~= ask.seat then
       hand_to_worker(ask, placed, waited)
       save()
-      return waiting(0)
+      return waiting(ask, 0)
     end
     rise(ask.seat)
     ask.worker = string.match(ask.seat, '^%S+ (%S+)')
@@ -149,8 +74,10 @@ if placed then
   local granted, expires, uuids = grant(ask, placed, 'active', ask.ttl_ms, waited)
   if waiter then serve() end -- from cards that were kept for it, if it got others
   save()
+  local totals = placed.cards[1].total
+  for i = 2, #placed.cards do totals = totals .. ',' .. placed.cards[i].total end
   return { 'granted', granted, uuids, placed.cards[1].host, expires, int(waited), ARGV[3], ARGV[3], int(placed.bytes),
-    int(placed.choice), totals_of(uuids) }
+    int(placed.choice), totals }
 end
 
 local never, capacity, comes = never_fits(ask)
@@ -179,7 +106,7 @@ if may_wait and not again then
   end
   preempt(ask, score)
   save()
-  return waiting(call('ZRANK', WAITERS, ask.id) + 1)
+  return waiting(ask, call('ZRANK', WAITERS, ask.id) + 1)
 end
 
 if waiter then

@@ -7,7 +7,7 @@
 -- errors BROKER_INVALID
 -- cost   O(log n), plus the waiters it serves
 -- include: keys check ledger turn
--- needs: queue lease
+-- needs: queue lease copies
 
 local id = name('lease_id', (string.gsub(ARGV[1] or '', '%+$', '')))
 local nonce = ARGV[2] or ''

@@ -8,7 +8,7 @@
 -- errors BROKER_INVALID
 -- cost   O(log n) for each of the host's GPUs, at most 64
 -- include: keys check ledger turn gpu
--- needs: cards host
+-- needs: cards host marks
 
 local host = name('host', ARGV[1])
 if refusal then return refusal end

@@ -25,7 +25,7 @@
 -- errors BROKER_INVALID
 -- cost   O(log n) for each GPU and lease, plus the waiters served
 -- include: keys check ledger gpu wide sample turn
--- needs: cards host
+-- needs: cards host labels
 
 local host = name('host', ARGV[1])
 local interval_ms = whole('interval_ms', ARGV[2], 1, 3600000)

@@ -8,6 +8,7 @@
 -- errors BROKER_INVALID  BROKER_STALE_TOKEN  BROKER_LEASE_LOST  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n)
 -- include: keys check ledger holder lease turn
+-- needs: copies
 
 local id = name('lease_id', ARGV[1])
 whole('token', ARGV[2], 1, 9007199254740991)

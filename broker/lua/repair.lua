@@ -11,7 +11,7 @@
 -- errors BROKER_INVALID
 -- cost   O(what hangs on that part): for a person's repair, not for every day
 -- include: keys check ledger turn
--- needs: gpu lease cards host queue wide
+-- needs: gpu lease cards host queue wide marks
 
 local part, what, mended = ARGV[1], ARGV[2] or '', 0
 if #what < 1 or #what > 700 or string.find(what, '%c') then invalid('name', what, 'the name of that part') end
@@ -95,7 +95,7 @@ function parts.gpu(uuid)
   hash(key, 'leased_bytes', int(card.leased))
   hash(key, 'free_bytes', int(math.max(0, card.budget - card.leased)))
   hash(key, 'short_bytes', int(math.max(0, card.leased - card.budget)))
-  local free, open = math.max(0, card.budget - card.leased), lends[card.state] and not card.drained
+  local free, open = math.max(0, card.budget - card.leased), lends(card.state) and not card.drained
   index(RESERVED, uuid, card.reserved ~= '' and free or nil)
   local offered = open and free > 0 and card.reserved == '' and free or nil
   index(FREE, uuid, offered)

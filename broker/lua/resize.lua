@@ -12,7 +12,7 @@
 -- errors BROKER_INVALID  BROKER_STALE_TOKEN  BROKER_LEASE_LOST  BROKER_LEASE_NOT_FOUND
 -- cost   O(log n) for each of its cards, plus the waiters it serves
 -- include: keys check ledger holder turn
--- needs: gpu asks queue place change
+-- needs: gpu asks queue place change copies
 
 local id = name('lease_id', ARGV[1])
 whole('token', ARGV[2], 1, 9007199254740991)

@@ -21,9 +21,9 @@ function request_text(ask)
   return table.concat({ text, ask.placement, ask.selector, int(ask.host_memory), int(ask.cpus) }, '|')
 end
 
--- Completes a request from its texts.
-function completed(ask)
-  ask.wants = wants_of(ask.asks)
+-- Completes a request from its texts; `bytes` where it is for so many of one card, and they are known.
+function completed(ask, bytes)
+  ask.wants = bytes and { { count = 1, bytes = bytes } } or wants_of(ask.asks)
   ask.plain = ask.labels == '' and ask.capability == '' and ask.mig == ''
   ask.crew = ask.crew or ''
   ask.selector = ask.plain and '' or ask.capability .. ';' .. ask.mig .. ';' .. ask.labels

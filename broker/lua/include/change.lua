@@ -1,5 +1,5 @@
 -- The lease, resized and revoked.
--- needs: keys ledger gpu tenant share grant lease
+-- needs: keys ledger gpu tenant share grant lease copies
 -- gives: resize_lease revoke_lease
 
 -- A lease that grows or shrinks to so many bytes of each of its cards.

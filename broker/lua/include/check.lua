@@ -34,12 +34,3 @@ local function nonce_text(value)
   end
   return value or ''
 end
-
--- Labels "k=v,k=v", at most 256 characters; or ''.
-local function labels_text(field, value)
-  for pair in string.gmatch(value or '', '[^,]+') do
-    if not string.match(pair, '^%w[%w_.-]*=[%w_.-]+$') then invalid(field, value, 'name=value pairs joined by commas') end
-  end
-  if #(value or '') > 256 then invalid(field, value, 'at most 256 characters') end
-  return value or ''
-end

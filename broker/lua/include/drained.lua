@@ -1,5 +1,5 @@
 -- Marks of operators on cards and hosts. A card is drained while it, or its host, has the mark.
--- needs: keys ledger gpu cards host wide
+-- needs: keys ledger gpu cards host wide marks
 -- gives: marked mark has_mark
 
 -- What is marked, from the arguments: 'gpu' or 'host' and its name.

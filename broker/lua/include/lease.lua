@@ -1,6 +1,6 @@
 -- The lease, read and ended.
 -- needs: keys ledger gpu tenant share host cards queue
--- gives: read_lease end_lease forgo heard hear
+-- gives: read_lease end_lease
 
 -- What the end of a lease needs of it, or nil.
 function read_lease(id)
@@ -10,9 +10,9 @@ function read_lease(id)
   if not f[1] then return nil end
   return { id = id, token = f[1], state = f[2], expires_at = tonumber(f[3]), ttl_ms = tonumber(f[4]), gpus = f[5],
     bytes = tonumber(f[6]), created_at = tonumber(f[7]), tenant = f[8], func = f[9] or '',
-    waited_ms = tonumber(f[10] or 0), peak = f[11] or '', host = f[12], host_memory = tonumber(f[13] or 0),
-    cpus = tonumber(f[14] or 0), nonce = f[15] or '', revoke_at = tonumber(f[16] or 0),
-    seen_until = tonumber(f[17] or 0) }
+    waited_ms = f[10] and tonumber(f[10]) or 0, peak = f[11] or '', host = f[12], host_memory = f[13] and tonumber(f[13]) or 0,
+    cpus = f[14] and tonumber(f[14]) or 0, nonce = f[15] or '', revoke_at = f[16] and tonumber(f[16]) or 0,
+    seen_until = f[17] and tonumber(f[17]) or 0 }
 end
 
 -- Gives a lease's bytes back to one of its GPUs.
@@ -29,9 +29,8 @@ end
 -- A lease's end on its tenant's account. For each function a field of running sums: number of leases, MiB-seconds,
 -- milliseconds waited, held, MiB asked for, and MiB at the peak, where an agent saw it.
 local function settle_account(lease, bytes)
-  local t = tenant_of(lease.tenant)
   local field = 'f:' .. (lease.func == '' and '-' or lease.func)
-  local account = call('HGET', TENANT_OF .. t.name, field)
+  local t, account = tenant_of(lease.tenant, field)
   if not account and call('HLEN', TENANT_OF .. t.name) > 1000 then
     field = 'f:other'
     account = call('HGET', TENANT_OF .. t.name, field)
@@ -41,29 +40,6 @@ local function settle_account(lease, bytes)
   charge(t, -bytes, field, format('%.0f %.0f %.0f %.0f %.0f %.0f', n + 1, area + mib * held_ms / 1000,
     waited + lease.waited_ms, held + held_ms, asked + mib, peak + (tonumber(lease.peak) or 0) / MIB))
   if t.held_up ~= '' then free_the_held_up(t) end
-end
-
--- A call that asked for a lease of this name has its answer, and got none: should a copy of it come late, it is known.
--- What is remembered of a lease that ended under the name stays.
-function forgo(id, nonce)
-  if nonce == '' then return end
-  local ended, how, its = string.match(call('GET', ENDED_OF .. id) or '', '^(%d+) (%a+) (%S*)')
-  call('SET', ENDED_OF .. id, (ended or '0') .. ' ' .. (how or 'refused') .. ' ' .. (its or '') .. ' ' .. nonce, 'PX', 60000)
-end
-
--- Whether a call that changes a lease had its answer before: its nonce is among those of the last eight such calls.
-function heard(id, nonce)
-  local calls = nonce ~= '' and call('HGET', LEASE_OF .. id, 'calls')
-  return calls and string.find(' ' .. calls .. ' ', ' ' .. nonce .. ' ', 1, true) ~= nil
-end
-
-function hear(id, nonce)
-  if nonce == '' then return end
-  local kept = { nonce }
-  for one in string.gmatch(call('HGET', LEASE_OF .. id, 'calls') or '', '%S+') do
-    if #kept < 8 then table.insert(kept, one) end
-  end
-  call('HSET', LEASE_OF .. id, 'calls', table.concat(kept, ' '))
 end
 
 -- Ends a lease: its bytes come back. `how` is kept for a minute under its name, for those who ask late.

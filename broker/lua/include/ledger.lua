@@ -3,11 +3,12 @@
 
 local state = call('HMGET', LEDGER, 'token', 'seq', 'clock_ms', 'clock_offset_ms', 'grace_until', 'arrivals', 'soonest',
   'silence_ms', 'events_max', 'unserved', 'settling_until', 'queued', 'usage_seconds')
-local token, seq = tonumber(state[1] or 0), tonumber(state[2] or 0)
-local clock_ms, clock_offset_ms = tonumber(state[3] or 0), tonumber(state[4] or 0)
-local grace_until, arrivals = tonumber(state[5] or 0), tonumber(state[6] or 0)
-local soonest = tonumber(state[7] or 0) -- no deadline in the ledger lies before it
-local settling_until, queued = tonumber(state[11] or 0), tonumber(state[12] or 0)
+-- Most of a ledger's fields are seldom there: `tonumber` is called for those that are.
+local token, seq = state[1] and tonumber(state[1]) or 0, state[2] and tonumber(state[2]) or 0
+local clock_ms, clock_offset_ms = state[3] and tonumber(state[3]) or 0, state[4] and tonumber(state[4]) or 0
+local grace_until, arrivals = state[5] and tonumber(state[5]) or 0, state[6] and tonumber(state[6]) or 0
+local soonest = state[7] and tonumber(state[7]) or 0 -- no deadline in the ledger lies before it
+local settling_until, queued = state[11] and tonumber(state[11]) or 0, state[12] and tonumber(state[12]) or 0
 local soonest_before, offset_before, grace_before = soonest, clock_offset_ms, grace_until
 local arrivals_before, settling_before, queued_before = arrivals, settling_until, queued
 local born = token == 0
@@ -16,7 +17,9 @@ local born = token == 0
 -- held them back, a quota for instance, is gone; or '*' and how far a walk through the whole queue has come. What one
 -- script leaves unserved the next one finds.
 local grown, unserved = {}, state[10] or ''
-for uuid, host in string.gmatch(unserved, '(%S-)=(%S+)') do grown[uuid == '' and '=' .. host or uuid] = host end
+if unserved ~= '' then
+  for uuid, host in string.gmatch(unserved, '(%S-)=(%S+)') do grown[uuid == '' and '=' .. host or uuid] = host end
+end
 
 local turns = 0 -- grows when somebody joins or leaves the queue, or cards are kept for one or no more
 local widened = {} -- hosts of several cards on which more may be free than `wide` says
@@ -48,7 +51,7 @@ do
   local time = call('TIME')
   local raw = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   now = raw + clock_offset_ms
-  local longest = tonumber(state[8] or 10000)
+  local longest = state[8] and tonumber(state[8]) or 10000
   if now < clock_ms then
     if clock_ms - now > 1000 then stepped_ms = now - clock_ms end
     clock_offset_ms = clock_ms - raw

@@ -11,7 +11,7 @@ function obstacle(ask, card, bytes)
     return 'selector'
   end
   if ask.crew ~= '' and not seat_at(ask.crew, card.host) then return 'seat' end
-  if not lends[card.state] then return 'closed' end
+  if not lends(card.state) then return 'closed' end
   if card.drained then return 'drained' end
   if card.fresh_until < now then return 'silent' end
   if bytes > card.capacity then return 'small' end

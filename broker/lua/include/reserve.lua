@@ -5,7 +5,7 @@
 
 -- A card that could hold so many bytes for the request if its other leases ended.
 local function could_hold(ask, card, bytes)
-  return lends[card.state] and not card.drained and card.fresh_until >= now and card.budget >= bytes
+  return lends(card.state) and not card.drained and card.fresh_until >= now and card.budget >= bytes
     and card.reserved == '' and (ask.host == '' or ask.host == card.host) and suits(ask, card.class)
     and (ask.gpu == '' or string.find(',' .. ask.gpu .. ',', ',' .. card.uuid .. ',', 1, true) ~= nil)
     and (ask.crew == '' or crew_works_at(ask.crew, card.host))

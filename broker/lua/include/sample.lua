@@ -1,5 +1,5 @@
 -- What an agent says of its cards, and of the leases on them.
--- needs: keys check ledger gpu cards wide tenant host lease queue choose
+-- needs: keys check ledger gpu cards wide tenant host lease queue choose marks
 -- shares: FIELDS WORDS
 -- gives: read_report read_verdict read_vitals read_caps publish take_verdict
 
@@ -48,7 +48,7 @@ function read_report(at, host_labels)
   if r.warning ~= '' and not string.match(r.warning, '^[%l_]+ %d+ %d+$') then
     invalid('warning', r.warning, 'a threshold, seconds until it, and thousandths of a degree a minute')
   end
-  if lends[r.state] and not (r.memory_total_bytes and r.unmanaged_bytes) then
+  if lends(r.state) and not (r.memory_total_bytes and r.unmanaged_bytes) then
     invalid('state', r.state, 'UNAVAILABLE while total or unmanaged memory is unknown') -- nothing fails open
   end
   if #r.listed > 16384 then invalid('listed', string.sub(r.listed, 1, 40), 'at most 16384 bytes') end
@@ -131,7 +131,7 @@ end
 local function keep_or_not(card, was_host)
   if card.reserved == '' then return end
   local need, waiter = tonumber(call('HGET', GPU_OF .. card.uuid, 'reserved_bytes') or 0), read_waiter(card.reserved)
-  if not lends[card.state] or card.drained or card.budget < need or card.host ~= was_host
+  if not lends(card.state) or card.drained or card.budget < need or card.host ~= was_host
       or not (waiter and suits(waiter, card.class)) then
     unreserve(card.reserved, 'its card has not got so much any more')
     card.reserved = ''
@@ -236,7 +236,7 @@ function publish(sample, report)
   call('ZADD', CAPACITY, capacity, uuid)
   keep_or_not(card, was_host)
   offer(card)
-  if lends[card.state] and not card.drained and (free > tonumber(marks[3] or 0) or not lends[was] or was_drained or settling
+  if lends(card.state) and not card.drained and (free > tonumber(marks[3] or 0) or not lends(was) or was_drained or settling
       or card.class ~= was_class or was_host ~= host) then
     grown[uuid] = host
   end
