@@ -3,7 +3,7 @@
 -- it returns the same lease (law 4); asked again by a waiter it is the waiter's heartbeat, and its claim once it was
 -- granted.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 bytes of a GPU, or COUNTxBYTES, or up to 8 such joined by commas, best first  3 ttl_ms  4 host or ''
 --        5 gpu uuid or ''  6 priority -1000..1000  7 tenant  8 owner  9 job_id or ''  10 pid or ''
 --        11 token or '' (continue that lease only)  12 wait: 1 queue, 0 do not; then names and values in turn:

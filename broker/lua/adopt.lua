@@ -2,7 +2,7 @@
 -- Makes a lease of the memory that a running process has: what it was counted with as unmanaged becomes the lease's. The
 -- agent that sees the process renews it, until the process is gone.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 pid  3 memory_bytes  4 ttl_ms  5 host  6 gpu uuid or '' (the one on which it has most)  7 tenant  8 owner
 --        9 when the process began, in the words of its host, or ''
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice

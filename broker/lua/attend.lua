@@ -3,7 +3,7 @@
 -- takes a seat: a request that can start there later is pushed to it (list wake:@WORKER, with the lease's id). What it was
 -- handed is told again until it claims it.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 worker  2 host  3 its queues, 1 to 16 joined by commas, in the same order each time  4 what it does: sit (it
 --        waits), look (it is between two jobs), away (it is at work)  5 ms for which a seat stands without another word
 --        6 ms for which the worker counts as living without another word

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Takes a request back: its waiter leaves the queue, and a grant that it has not claimed yet moves on.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 the nonce under which it was asked for, or '' for whoever asked (an operator's way)
 -- reply  cancelled | claimed (it holds a lease: release that) | unknown
 -- errors BROKER_INVALID

@@ -1,7 +1,7 @@
 #!lua
 -- A worker takes what it was handed: from now on the lease's own TTL runs. Asked again it gets the same reply.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 worker
 -- reply  granted token gpu_uuids host expires_at_ms waited_ms ttl_ms left_ms memory_bytes choice
 --                total_bytes (as acquire says), then of its request:

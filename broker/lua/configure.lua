@@ -1,7 +1,7 @@
 #!lua
 -- Stores a pool's configuration if nobody changed it since the caller read it.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 version the caller read ('0' if none); then name and value in turn: the whole of what differs from defaults
 -- reply  the new version | changed (read again, and try again)
 -- errors BROKER_INVALID

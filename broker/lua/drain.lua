@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Marks a GPU, or a host with all its GPUs: running leases stay, none is granted.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 'gpu' or 'host'  2 its UUID or name
 -- reply  drained | unknown
 -- errors BROKER_INVALID

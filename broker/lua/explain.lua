@@ -1,7 +1,7 @@
 #!lua
 -- Why a request waits, card by card, by the very predicate that would grant it. Writes nothing.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 'lease' and 2 the id of a waiter or lease and 3 a cursor; or 1 'ask' and from 2 on what acquire takes after
 --        its id (bytes, ttl_ms, host, gpu, priority, tenant, owner, job_id, pid, token, wait, options), with an option
 --        cursor: where to go on among the cards, 0 first

@@ -1,7 +1,7 @@
 #!lua
 -- Forgets what was learned of a function's runs: its next request of "auto" asks for its default again.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 function
 -- reply  forgotten | unknown
 -- errors BROKER_INVALID

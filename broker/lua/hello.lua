@@ -3,7 +3,7 @@
 -- was granted last, so a new epoch begins: tokens go on above all of before, and holders register what they hold before
 -- anything new is granted (law 11).
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 the server's run id
 -- reply  the epoch; 0 while there is no ledger
 -- errors BROKER_INVALID

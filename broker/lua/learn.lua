@@ -2,7 +2,7 @@
 -- Remembers what one run of a function took, by the size of its input: what a request of "auto" is made of
 -- (broker/sizes.py, docs/decisions/right-size.md). A run is learned once, also if it is told twice.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 function  2 bucket: round(4 log2 of the input's size), -256 to 256, or '-' without a size  3 run: the name of
 --        its lease  4 'done', or 'oom' if it ran out of memory  5 asked_bytes: what it had  6 default_bytes: what the
 --        function's author would ask for, or '0'  7 peak_bytes: of 'done', what agents saw it use

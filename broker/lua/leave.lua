@@ -2,7 +2,7 @@
 -- An agent says goodbye, or a person does for one that is gone for good: its GPUs lend nothing more, and each is forgotten
 -- once no lease is on it.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 host  2 '1': only if its samples are not fresh any more
 -- reply  left | unknown | fresh
 -- errors BROKER_INVALID

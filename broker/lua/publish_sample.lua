@@ -2,7 +2,7 @@
 -- One host's sample in one step: a stream entry and the hash of each GPU, an event for each state that changed, the
 -- budget that follows, what its agent saw of leases and their processes, and waiters served if anything grew.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 host  2 interval_ms (a sample is fresh for three)  3 state of the host, OK or UNAVAILABLE  4 its reason
 --        5 source  6 number of GPUs, at most 64  7 number of leases, at most 1024  8 epoch that the agent was last told,
 --        0 at its start  9 life: a name that the agent gave itself at its start  10 sequence: 1, 2, ... in that life

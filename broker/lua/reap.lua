@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Ends what is over and serves waiters, as every other script does on its way; for those who have nothing else to ask.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   none
 -- reply  the ledger's time in ms
 -- errors none

@@ -2,7 +2,7 @@
 -- law 11: a holder tells a ledger that lost its lease what it holds. While the ledger settles, what was lent before is
 -- taken as it is; later only what there is room for.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 token  3 gpu uuids joined by commas  4 memory_bytes of each  5 ttl_ms  6 tenant  7 owner  8 pid or ''
 --        9 priority  10 job_id or ''  11 host_memory bytes  12 cpus in thousandths  13 function or ''  14 the request's
 --        text, so that acquire finds it again, or ''

@@ -2,7 +2,7 @@
 -- Ends a lease, gives its bytes back and hands them to waiters in the same step. Asked again, for instance after a lost
 -- reply, it answers as before and gives nothing back twice.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 token  3 'orphan' (its holder is dead: whoever looks for abandoned work is to find it) or nothing
 -- reply  released                 (also when it was released before under this token)
 --        late                     (its time was over, its bytes still counted: they are back now)

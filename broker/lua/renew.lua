@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Puts off a lease's end: it now ends one TTL from now; one that was revoked, at its deadline at the latest.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 token  3 ttl_ms, or '' for the lease's own  4 with a ttl_ms: nonce, a text of this very call's own, or ''
 --        (a copy of it that comes late does not set the lease's TTL back)
 -- reply  expires_at_ms, the time by which its holder was asked to end it, or 0, and the words of who asked for that

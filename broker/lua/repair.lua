@@ -3,7 +3,7 @@
 -- parts. Where that would take all leases (the sums of a tenant, a host, a class) the caller says by how much the sum is
 -- wrong: a difference that lasts stays right while others work.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 part and 2 its name: gpu UUID (and from 3 on ids of leases that should be on it), tenant NAME (3 bytes to add),
 --        host NAME (3 bytes of memory, 4 thousandths of processors to add), class NAME (3 cards to add), lease ID,
 --        waiter ID, line NAME, group NAME, ledger (queue's length and next deadline)

@@ -2,7 +2,7 @@
 -- Changes the bytes that a lease has of each of its cards. Shrinking is done at once and serves waiters; growing is done
 -- where there is room, and may wait for it in the queue under the lease's name and a plus sign.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 token  3 memory_bytes of each card  4 wait: 1 queue, 0 do not  5 nonce or ''
 -- reply  resized memory_bytes          (also if it has that size already; a late copy of a call is told the size it has)
 --        waiting place

@@ -2,7 +2,7 @@
 -- An operator, or a higher priority, wants a lease's memory back: its holder is told at its next renewal and has the
 -- grace to end it; then it ends as if its time were over. Asked again, the deadline only moves nearer.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 grace_ms  3 reason  4 token of the lease that is meant, or '' for whichever has the name now
 -- reply  revoked revoke_at_ms | unknown | gone (over already, its bytes still count)
 -- errors BROKER_INVALID

@@ -2,7 +2,7 @@
 -- The start gate (law 9): confirms a lease right before job code runs, notes the process that will use it, and starts
 -- its TTL afresh.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 id  2 token  3 pid of the process that runs the job, or '' to leave it  4 when that process began, in the
 --        words of its host, or '' (a pid alone may be another's one day)
 -- reply  expires_at_ms

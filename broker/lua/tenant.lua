@@ -1,7 +1,7 @@
 #!lua
 -- A tenant's quota and weight. A quota below what it holds ends nothing: it gets no more until it is below.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 name  2 quota_bytes ('0' none, '' as it was)  3 weight in thousandths ('' as it was): of two tenants of one
 --        priority who used the same, the one with twice the weight counts as having used half
 -- reply  ok

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Takes the mark of drain off a GPU, or off a host, and serves those who waited. A GPU's own mark outlives its host's.
 --
--- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)
+-- KEYS   1 gpubroker:{POOL}: (all names of the pool begin with it)  2 gpubroker:{POOL}:ledger (for a cluster only)
 -- ARGV   1 'gpu' or 'host'  2 its UUID or name
 -- reply  undrained | unknown
 -- errors BROKER_INVALID

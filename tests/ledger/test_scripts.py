@@ -111,7 +111,7 @@ def test_a_server_that_forgot_its_scripts_gets_them_again(broker: Broker, cards:
 def test_a_script_runs_by_hand_as_printed(broker: Broker, cards: Cards) -> None:
     cards("GPU-a")
     text = scripts.script("acquire").text
-    reply = broker.redis.eval(text, 1, *broker.keys.declared, *GOOD)
+    reply = broker.redis.eval(text, 1, broker.keys.root, *GOOD)
     assert reply[0] == "granted"  # type: ignore[index]
 
 

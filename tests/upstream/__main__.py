@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from rich.table import Table
 from broker.embedded import EmbeddedServer
 
 PORT = 6379
+_LEAVE_SECONDS = 30
 ROOT = Path(__file__).parents[2]
 
 #: What RQ's tests see otherwise, and why it is so on purpose.
@@ -62,11 +66,18 @@ def outcomes(tests: Path, arguments: list[str]) -> dict[str, str]:
         paths = {"PYTHONPATH": [tests.parent, ROOT], "PATH": [Path(sys.executable).parent, os.environ["PATH"]]}
         env = {**os.environ, **{name: os.pathsep.join(map(str, parts)) for name, parts in paths.items()}}
         env["GPUBROKER_REDIS_URL"] = server.url
-        subprocess.run(
+        run = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", "-W", "ignore",
              f"--junitxml={report}", "--override-ini=junit_family=xunit1", "tests", *arguments],
-            cwd=tests.parent, env=env, check=False,
+            cwd=tests.parent, env=env, start_new_session=True,
         )  # fmt: skip
+        while run.poll() is None and not report.exists():
+            time.sleep(0.5)
+        # A test that fails half way leaves a pool's workers, and the process would wait for them for ever.
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(_LEAVE_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
     found: dict[str, str] = {}
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         name = f"{case.get('classname', '').removeprefix('tests.')}.{case.get('name')}"

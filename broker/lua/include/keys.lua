@@ -1,4 +1,4 @@
--- The pool's keys, in the order of broker/ledger/keys.py. A script is sent one, the prefix "gpubroker:{POOL}:"; where it says
+-- The pool's keys, in the order of broker/ledger/keys.py. A script is sent the prefix "gpubroker:{POOL}:"; where it says
 -- LEDGER it runs KEYS[1] .. 'ledger', and so on. A name that ends in _OF is completed with a host, UUID or id. All share the
 -- hash tag {POOL}, and live in the slot that the prefix declares.
 -- keys: LEDGER ROOT GPUS GPU_OF FREE FRESH CAPACITY LEASE_OF LEASES ENDED_OF WAITER_OF WAITERS WAITING WAKE_OF EVENTS
