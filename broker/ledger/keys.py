@@ -81,10 +81,10 @@ class Keys:
     def declared(self) -> tuple[str, str]:
         """What every script is sent as its keys: the prefix, from which it makes the names, and the ledger.
 
-        Two names instead of thirty: a script's keys are packed, sent, parsed and looked through for every call. They have
-        the hash tag of all, hence their slot. The first is no key that is ever there, the second always is: a cluster
-        that moves the slot answers TRYAGAIN to whom wants one that is there and one that is not, and so no script runs
-        where only a part of the pool is.
+        Two names instead of thirty: a script's keys are packed, sent, parsed and looked through for every call. They
+        have the hash tag of all, hence their slot. The first is no key that is ever there, the second always is: a
+        cluster that moves the slot answers TRYAGAIN to whom wants one that is there and one that is not, and so no
+        script runs where only a part of the pool is.
         """
         return self.root, self.ledger
 

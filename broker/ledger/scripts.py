@@ -61,10 +61,10 @@ def _read(path: str) -> str:
 def _put_together(eager: list[str], needed: list[str], command: str) -> str:
     """A command after the includes that it lists, and all that these and itself need.
 
-    An include names the functions it ``gives`` and the values it ``shares``: they are fields of a table, since Lua makes
-    every function anew for every call, and looks for each local variable that one uses among all that others use.
-    Includes that the command lists are run at once, into ``our``; each of the others when something of it is first asked
-    for, into ``seldom.NAME``: a call of a command seldom comes to most of it.
+    An include names the functions it ``gives`` and the values it ``shares``: they are fields of a table, since Lua
+    makes every function anew for every call, and looks for each local variable that one uses among all that others
+    use. Includes that the command lists are run at once, into ``our``; each of the others when something of it is first
+    asked for, into ``seldom.NAME``: a call of a command seldom comes to most of it.
     """
     bodies = {name: _read(f"include/{name}.lua") for name in _reachable([*eager, *needed])}
     rest = [name for name in bodies if name not in eager]
@@ -73,12 +73,12 @@ def _put_together(eager: list[str], needed: list[str], command: str) -> str:
         into = "our" if name in eager else f"seldom.{name}"
         words.functions.update({word: f"{into}.{word}" for word in _listed(_GIVES, body)})
         words.values.update({word: f"{into}.{word}" for word in _listed(_SHARES, body)})
+    room = ", ".join(f"{word} = 0" for word in words.of("our"))  # the table has its full size from the start
     plain = [name for name in eager if name != "keys" and not _GIVES.search(bodies[name])]
     return "".join(
         [
             bodies["keys"],
-            f"local our = {{ {', '.join(f'{word} = 0' for word in words.of('our'))} }} -- at its full size from the start\n",
-            "local seldom, make_seldom\n",
+            f"local our = {{ {room} }}\nlocal seldom, make_seldom\n",
             *(words.placed(bodies[name]) for name in plain),
             _NEAR if "ledger" in plain else "",
             _seldom({name: words.placed(bodies[name]) for name in rest}),
@@ -111,7 +111,7 @@ _NEAR = "local call, int, now, our = call, int, now, our\n"
 
 
 def _seldom(bodies: dict[str, str]) -> str:
-    """Makers of the includes that are only needed now and then: one function, whose price every call pays, makes them."""
+    """Makers of the includes that are needed now and then: one function, whose price every call pays, makes them."""
     makers = "".join(f"{name} = function()\n{body}end,\n" for name, body in bodies.items())
     return (
         "seldom = setmetatable({}, { __index = function(_, name) return make_seldom(name) end })\n"
@@ -133,7 +133,7 @@ def _in_code(words: str, instead: dict[str, str], text: str) -> str:
 
 
 def _with_keys(text: str) -> str:
-    """The text with ``KEYS[1] .. 'ledger'`` for ``LEDGER`` and so on. As variables they would be made for every call."""
+    """The text with ``KEYS[1] .. 'ledger'`` for ``LEDGER`` and so on: variables would be made for every call."""
     root = Keys("any").root
     names = (key.removeprefix(root) for key in Keys("any").all)
     keys = {word: f"KEYS[1] .. '{name}'" if name else "KEYS[1]" for word, name in zip(_key_names(), names, strict=True)}
