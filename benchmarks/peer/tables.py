@@ -1,0 +1,232 @@
+"""How a run over the peers is told: tables, aims, and the picture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.frame import Cell, Found, Goal, Table
+from benchmarks.peer import facts, scripts
+from benchmarks.peer.found import Back, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OURS, OUR_QUEUE, OUR_JOBS = facts.OURS.name, facts.QUEUES[0].name, facts.QUEUES[0].name
+#: What the ledger does in an acquire that a lock does not, where a peer is quicker.
+_ACCOUNT = "an acquire also places, counts bytes, writes a journal and can be tried again; the peer: "
+
+
+def mid(values: list[float]) -> float | None:
+    """The median, if there is one."""
+    return median(values) if values else None
+
+
+def _by(one: float | None, other: float | None) -> float | None:
+    return None if one is None or not other else one / other
+
+
+def _row(found: Results, name: str, what: str, cells: list[Cell], width: int) -> list[Cell]:
+    """A peer's row; or why it has none."""
+    why = found.missing.get(name) or found.failed.get((name, "start")) or found.failed.get((name, what))
+    return [name, *[None] * (width - 2), why] if why else [name, *cells]
+
+
+def all_of(found: Results) -> list[Table]:
+    """Every table."""
+    return [_pairs(found), _hands(found), _jobs(found), _kills(found), _losses(found), _laws(found)]
+
+
+def _pairs(found: Results) -> Table:
+    columns = [
+        "borrow and give back",
+        "µs",
+        "pairs/s",
+        "× bare EVALSHA",
+        "round trips",
+        "what it is not, or does beside",
+    ]
+    rows = []
+    for peer in facts.LENDERS:
+        pair, bare = mid(found.pair_us[peer.name]), mid(found.bare_us[peer.name])
+        cells: list[Cell] = [pair, _by(1e6, pair), _by(pair, bare), found.trips.get(peer.name), peer.note]
+        rows.append(_row(found, peer.name, "pair", cells, len(columns)))
+    return Table(
+        "Borrow and give back, one client", columns, rows, "The bare EVALSHA is of the same process and client."
+    )
+
+
+def _hands(found: Results) -> Table:
+    columns = ["hand-over", "median ms", "90 % ms", "how one who waits learns of it"]
+    rows = []
+    for peer in (*facts.LENDERS, *facts.QUEUES):
+        spans = found.hand_ms[peer.name]
+        late = quantiles(spans, n=10, method="inclusive")[-1] if len(spans) > 1 else None
+        rows.append(_row(found, peer.name, "hand-over", [mid(spans), late, peer.waits], len(columns)))
+    note = "The last rows are between two jobs; RQ's workers fork for each, and Ray starts a process for each."
+    return Table("Hand-over to one who waits in another process", columns, rows, note)
+
+
+def _jobs(found: Results) -> Table:
+    columns = ["a job that does nothing", "jobs/s", "ms a job", "ms more than RQ's", "note"]
+    plain = mid(found.job_ms[facts.AROUND_JOBS[0].name])
+    rows = []
+    for peer in (*facts.AROUND_JOBS, *facts.QUEUES):
+        took = mid(found.job_ms[peer.name])
+        more = None if took is None or plain is None or peer.module != "rq_jobs" else took - plain
+        rows.append(_row(found, peer.name, "burst", [_by(1e3, took), took, more, peer.note], len(columns)))
+    return Table("Jobs that do nothing, one at a time under the limit", columns, rows)
+
+
+def _kills(found: Results) -> Table:
+    columns = ["SIGKILL to", "of", "lent again after s", "while the job still ran", "time to live by default"]
+    told = {peer.name: peer.ttl for peer in (*facts.LENDERS, *facts.QUEUES)} | dict.fromkeys(
+        scripts.SCRIPTS, facts.OURS.ttl
+    )
+    rows: list[list[Cell]] = []
+    for name, ttl in told.items():
+        for victim in sorted({victim for other, victim in found.killed if other == name}):
+            one = found.killed[name, victim]
+            rows.append([victim, name, back(one), "yes: lent twice" if one.still_ran else "", ttl])
+        for (other, what), why in found.failed.items():
+            if other == name and what.startswith("killed"):
+                rows.append([what.removeprefix("killed: "), name, None, "", why])
+        if name in found.missing:
+            rows.append(["", name, None, "", found.missing[name]])
+    return Table("A holder is killed", columns, rows, "Right after it borrowed: the longest that a TTL can take.")
+
+
+def back(one: Back | None) -> Cell:
+    """Seconds, or that it was not back before the cap."""
+    if one is None:
+        return None
+    return f"> {one.cap_seconds:g}" if one.seconds is None else one.seconds
+
+
+def _losses(found: Results) -> Table:
+    columns = ["replies lost", "lost", "loans", "beyond capacity", "names nobody holds and nobody gets", "errors told"]
+    rows = []
+    for peer in facts.LENDERS:
+        one = found.losses.get(peer.name)
+        cells: list[Cell] = [None] * 5 if one is None else [one.lost, one.loans, one.over, one.leaked, one.errors]
+        rows.append(_row(found, peer.name, "lost replies", cells, len(columns)))
+    note = "Three clients, each name once for each. A call that raised is an error told: its caller knows of no loan."
+    return Table("Every seventh reply is lost, and the library tries again", columns, rows, note)
+
+
+def _laws(found: Results) -> Table:
+    columns = ["", "pair µs", "hand-over ms", "killed: s", "names lost", *facts.LAWS]
+    rows: list[list[Cell]] = []
+    for peer in (*facts.LENDERS, *facts.QUEUES):
+        killed = next((one for (name, _), one in found.killed.items() if name == peer.name), None)
+        lost = found.losses.get(peer.name)
+        numbers: list[Cell] = [mid(found.pair_us[peer.name]), mid(found.hand_ms[peer.name]), back(killed)]
+        rows.append([peer.name, *numbers, None if lost is None else lost.leaked, *peer.laws])
+    return Table(
+        "What each keeps to", columns, rows, "By documentation and source; what was measured is in the tables above."
+    )
+
+
+def _least(values: dict[str, float | None]) -> tuple[str, float] | None:
+    seen = {name: value for name, value in values.items() if value is not None}
+    return min(seen.items(), key=lambda item: item[1]) if seen else None
+
+
+def goals(found: Results) -> list[Goal]:
+    """Ahead of every peer at the same work; where not, why."""
+    told: list[Goal] = []
+    pair = mid(found.pair_us[OURS])
+    for peer in facts.LENDERS[1:]:
+        ratio = _by(pair, mid(found.pair_us[peer.name]))
+        if ratio is not None:
+            told.append(Goal(f"borrow and give back, × {peer.name}", ratio, most=1, why=_ACCOUNT + peer.note))
+    for title, name, peers, seen, why in (
+        ("hand-over", OURS, facts.LENDERS[1:], found.hand_ms, "its release only pushes to a list"),
+        ("hand-over of a job", OUR_QUEUE, facts.QUEUES[1:], found.hand_ms,
+         "a task in a thread that is there already; RQ's workers fork a process for each job"),
+        ("a job of nothing", OUR_JOBS, (*facts.AROUND_JOBS[1:-1], *facts.QUEUES[1:]), found.job_ms,
+         "its limit has no lease to take, to check at the start gate and to renew"),
+    ):  # fmt: skip
+        best = _least({peer.name: mid(seen[peer.name]) for peer in peers})
+        ratio = _by(mid(seen[name]), best[1] if best else None)
+        if ratio is not None and best is not None:
+            told.append(Goal(f"{title}, × {best[0]}", ratio, most=1, why=why))
+    for victim in ("the job's process", "its worker"):
+        one = found.killed.get((OUR_QUEUE, victim))
+        if one is not None:
+            told.append(Goal(f"killed: {victim}, s", one.cap_seconds if one.seconds is None else one.seconds, most=1))
+    if OURS in found.losses:
+        told.append(Goal("lost replies: loans beyond capacity", found.losses[OURS].over, most=0))
+        told.append(Goal("lost replies: names nobody gets", found.losses[OURS].leaked, most=0))
+    return told
+
+
+def raw(found: Results) -> dict[str, Any]:
+    """What the picture is drawn from, and what a table leaves out."""
+    return {
+        "pair_us": {name: mid(spans) for name, spans in found.pair_us.items()},
+        "bare_us": {name: mid(spans) for name, spans in found.bare_us.items()},
+        "hand_ms": dict(found.hand_ms),
+        "job_ms": dict(found.job_ms),
+        "killed": [[name, victim, asdict(one)] for (name, victim), one in found.killed.items()],
+        "losses": {name: asdict(one) for name, one in found.losses.items()},
+        "missing": found.missing,
+        "failed": [[name, what, why] for (name, what), why in found.failed.items()],
+    }
+
+
+def draw(found: Found, figure: Figure) -> None:
+    """Pair and hand-over; recovery after a kill; what is lost with replies."""
+    figure.set_size_inches(14, 5.5)
+    first, second, third = figure.subplots(1, 3, width_ratios=[1.1, 1.2, 0.7])
+    _draw_times(found.raw, first)
+    _draw_kills(found.raw, second)
+    _draw_losses(found.raw, third)
+
+
+def _draw_times(seen: dict[str, Any], axes: Axes) -> None:
+    names = [peer.name for peer in facts.LENDERS if seen["pair_us"].get(peer.name)][::-1]
+    pairs = [seen["pair_us"][name] for name in names]
+    hands = [median(seen["hand_ms"][name]) * 1e3 if seen["hand_ms"].get(name) else 0 for name in names]
+    places = range(len(names))
+    axes.barh([at + 0.2 for at in places], pairs, 0.38, label="borrow and give back", color="#2a6f97")
+    axes.barh([at - 0.2 for at in places], hands, 0.38, label="hand-over", color="#e09f3e")
+    axes.set_yticks(list(places), names)
+    axes.set_xscale("log")
+    axes.set_xlim(left=10)
+    axes.set_xlabel("µs, median")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+
+
+def _draw_kills(seen: dict[str, Any], axes: Axes) -> None:
+    rows = [
+        (f"{name}: {victim}", one["seconds"], one["cap_seconds"], one["still_ran"])
+        for name, victim, one in seen["killed"]
+    ]
+    rows.sort(key=lambda row: row[2] * 2 if row[1] is None else row[1], reverse=True)
+    for at, (_, seconds, cap, twice) in enumerate(rows):
+        never, length = seconds is None, cap if seconds is None else seconds
+        axes.barh(at, length, color="white" if never else "#9e2a2b", edgecolor="#9e2a2b", hatch="//" * never)
+        words = f" > {cap:g}" if never else f" {seconds:.2g}{', lent twice' * twice}"
+        axes.text(length, at, words, va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(left=0.01, right=max([row[2] for row in rows], default=1) * 6)
+    axes.set_xlabel("s from SIGKILL until it is lent again")
+
+
+def _draw_losses(seen: dict[str, Any], axes: Axes) -> None:
+    names = [peer.name for peer in facts.LENDERS if peer.name in seen["losses"]][::-1]
+    places = range(len(names))
+    for shift, key, label, colour in (
+        (0.2, "leaked", "lost for all", "#540b0e"),
+        (-0.2, "over", "lent twice", "#e09f3e"),
+    ):
+        counts = [seen["losses"][name][key] for name in names]
+        bars = axes.barh([at + shift for at in places], counts, 0.38, label=label, color=colour)
+        axes.bar_label(bars, padding=2, fontsize=8)
+    axes.set_yticks(list(places), names, fontsize=8)
+    axes.set_xlabel("names, while replies were lost")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
