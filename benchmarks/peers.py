@@ -61,14 +61,14 @@ class Plan:
     job_hand_overs: int
     batches: list[list[str]] = field(default_factory=list)
     cap_seconds: float = 42.0
-    job_cap_seconds: float = 20.0
+    job_cap_seconds: float = 12.0
 
 
 def _batches(count: int, size: int) -> list[list[str]]:
     return [[f"lost-{batch}-{i}" for i in range(size)] for batch in range(count)]
 
 
-QUICK = Plan(6, 100, 8, 3, 40, 5, _batches(3, 3))
+QUICK = Plan(8, 100, 10, 5, 40, 5, _batches(3, 3))
 LONG = Plan(20, 300, 40, 8, 100, 20, _batches(12, 4), 120.0, 120.0)
 
 

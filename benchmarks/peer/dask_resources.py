@@ -49,7 +49,9 @@ class DaskResources:
 
     def submit(self, key: str, tag: str) -> None:
         """Send a task that holds."""
-        self._held.append(self._send(job.hold, self.url, key, tag))  # a task that nobody asks for is forgotten
+        # One that nobody asks for is forgotten; one that is over and still asked for runs again if its worker dies.
+        self._held = [one for one in self._held if not one.done()]
+        self._held.append(self._send(job.hold, self.url, key, tag))
 
     def close(self) -> None:
         """End the cluster."""

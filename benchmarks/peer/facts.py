@@ -100,8 +100,9 @@ QUEUES = (
     ),
     Peer(
         "RQ RateLimit", "rq_jobs", "rq", more=(LIMIT,),
-        laws=("no", "no", "yes", "no", "no", "no", "worker: lent twice", "no", "one count for all"),
-        ttl="none", waits="promoted when a job ends", note="counts ids of a key; no host, no process is looked at",
+        laws=("no", "no", "yes", "no", "no", "no", "worker: 600 s", "no", "one count for all"),
+        ttl="none; RQ's maintenance, every 600 s", waits="promoted when a job ends",
+        note="counts ids of a key; no host, no process is looked at",
     ),
     Peer(
         "Dask worker resources", "dask_resources", "distributed",

@@ -23,7 +23,7 @@ def hold(url: str, key: str, tag: str) -> None:
     It says so on the list ``told:KEY``, and goes at a word on ``go:KEY:TAG``, so it is the same for every queue.
     """
     began = time.perf_counter()
-    with Redis.from_url(url) as redis:
+    with Redis.from_url(url, socket_timeout=None) as redis:  # it waits longer than the usual five seconds
         said = {"tag": tag, "at": began, "pid": os.getpid(), "parent": os.getppid()}
         redis.rpush(f"told:{key}", json.dumps(said))
         redis.blpop([f"go:{key}:{tag}"])

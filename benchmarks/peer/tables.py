@@ -11,12 +11,24 @@ from benchmarks.peer import facts, scripts
 from benchmarks.peer.found import Back, Results
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OURS, OUR_QUEUE, OUR_JOBS = facts.OURS.name, facts.QUEUES[0].name, facts.QUEUES[0].name
-#: What the ledger does in an acquire that a lock does not, where a peer is quicker.
-_ACCOUNT = "an acquire also places, counts bytes, writes a journal and can be tried again; the peer: "
+OURS, OUR_QUEUE = facts.OURS.name, facts.QUEUES[0].name
+#: Whose SIGKILL is told, in this order.
+VICTIMS = ("the process", "the job's process", "its worker")
+#: Where a peer is ahead: what it does not do.
+_WHY_PAIR = "an acquire also places, counts bytes, writes a journal and can be tried again; see what the peer is not"
+_WHY_HAND_OVER = "its release only pushes to a list, and who wakes tries with everybody else"
+_WHY_JOB_HAND_OVER = (
+    "RQ's limit has no lease to grant and to check at the start gate; Dask's task begins in a thread that is there"
+)
+_WHY_JOB = "a lease is granted, noted in the job's record, checked at the start gate and kept by a helper"
+_WHY_TTL = (
+    "nobody watches a plain script: its TTL, and then 5 s, since a holder that is only paused has its memory still"
+)
 
 
 def mid(values: list[float]) -> float | None:
@@ -81,20 +93,27 @@ def _jobs(found: Results) -> Table:
 
 
 def _kills(found: Results) -> Table:
-    columns = ["SIGKILL to", "of", "lent again after s", "while the job still ran", "time to live by default"]
+    columns = [
+        "SIGKILL to a process of",
+        "which",
+        "lent again after s",
+        "while the job ran on",
+        "time to live by default",
+    ]
     told = {peer.name: peer.ttl for peer in (*facts.LENDERS, *facts.QUEUES)} | dict.fromkeys(
         scripts.SCRIPTS, facts.OURS.ttl
     )
     rows: list[list[Cell]] = []
     for name, ttl in told.items():
-        for victim in sorted({victim for other, victim in found.killed if other == name}):
-            one = found.killed[name, victim]
-            rows.append([victim, name, back(one), "yes: lent twice" if one.still_ran else "", ttl])
+        for victim in VICTIMS:
+            one = found.killed.get((name, victim))
+            if one is not None:
+                rows.append([name, victim, back(one), "yes: lent twice" if one.still_ran else "", ttl])
         for (other, what), why in found.failed.items():
             if other == name and what.startswith("killed"):
-                rows.append([what.removeprefix("killed: "), name, None, "", why])
+                rows.append([name, what.removeprefix("killed: "), None, "", why])
         if name in found.missing:
-            rows.append(["", name, None, "", found.missing[name]])
+            rows.append([name, "", None, "", found.missing[name]])
     return Table("A holder is killed", columns, rows, "Right after it borrowed: the longest that a TTL can take.")
 
 
@@ -120,7 +139,7 @@ def _laws(found: Results) -> Table:
     columns = ["", "pair µs", "hand-over ms", "killed: s", "names lost", *facts.LAWS]
     rows: list[list[Cell]] = []
     for peer in (*facts.LENDERS, *facts.QUEUES):
-        killed = next((one for (name, _), one in found.killed.items() if name == peer.name), None)
+        killed = next((found.killed[peer.name, one] for one in VICTIMS if (peer.name, one) in found.killed), None)
         lost = found.losses.get(peer.name)
         numbers: list[Cell] = [mid(found.pair_us[peer.name]), mid(found.hand_ms[peer.name]), back(killed)]
         rows.append([peer.name, *numbers, None if lost is None else lost.leaked, *peer.laws])
@@ -129,38 +148,37 @@ def _laws(found: Results) -> Table:
     )
 
 
-def _least(values: dict[str, float | None]) -> tuple[str, float] | None:
-    seen = {name: value for name, value in values.items() if value is not None}
-    return min(seen.items(), key=lambda item: item[1]) if seen else None
-
-
 def goals(found: Results) -> list[Goal]:
     """Ahead of every peer at the same work; where not, why."""
-    told: list[Goal] = []
-    pair = mid(found.pair_us[OURS])
-    for peer in facts.LENDERS[1:]:
-        ratio = _by(pair, mid(found.pair_us[peer.name]))
+    lenders, queues = facts.LENDERS[1:], facts.QUEUES[1:]
+    return [
+        *_aims("borrow and give back", OURS, lenders, found.pair_us, _WHY_PAIR),
+        *_aims("hand-over", OURS, lenders, found.hand_ms, _WHY_HAND_OVER),
+        *_aims("hand-over of a job", OUR_QUEUE, queues, found.hand_ms, _WHY_JOB_HAND_OVER),
+        *_aims("a job that does nothing", OUR_QUEUE, (*facts.AROUND_JOBS[1:-1], *queues), found.job_ms, _WHY_JOB),
+        *_aims_at_faults(found),
+    ]
+
+
+def _aims(
+    title: str, mine: str, peers: Iterable[facts.Peer], seen: Mapping[str, list[float]], why: str
+) -> Iterator[Goal]:
+    for peer in peers:
+        ratio = _by(mid(seen.get(mine, [])), mid(seen.get(peer.name, [])))
         if ratio is not None:
-            told.append(Goal(f"borrow and give back, × {peer.name}", ratio, most=1, why=_ACCOUNT + peer.note))
-    for title, name, peers, seen, why in (
-        ("hand-over", OURS, facts.LENDERS[1:], found.hand_ms, "its release only pushes to a list"),
-        ("hand-over of a job", OUR_QUEUE, facts.QUEUES[1:], found.hand_ms,
-         "a task in a thread that is there already; RQ's workers fork a process for each job"),
-        ("a job of nothing", OUR_JOBS, (*facts.AROUND_JOBS[1:-1], *facts.QUEUES[1:]), found.job_ms,
-         "its limit has no lease to take, to check at the start gate and to renew"),
-    ):  # fmt: skip
-        best = _least({peer.name: mid(seen[peer.name]) for peer in peers})
-        ratio = _by(mid(seen[name]), best[1] if best else None)
-        if ratio is not None and best is not None:
-            told.append(Goal(f"{title}, × {best[0]}", ratio, most=1, why=why))
-    for victim in ("the job's process", "its worker"):
-        one = found.killed.get((OUR_QUEUE, victim))
+            yield Goal(f"{title}, × {peer.name}", ratio, most=1, why=why)
+
+
+def _aims_at_faults(found: Results) -> Iterator[Goal]:
+    whose = [(OUR_QUEUE, victim) for victim in VICTIMS[1:]] + [(name, VICTIMS[0]) for name in (*scripts.SCRIPTS, OURS)]
+    for name, victim in whose:
+        one = found.killed.get((name, victim))
         if one is not None:
-            told.append(Goal(f"killed: {victim}, s", one.cap_seconds if one.seconds is None else one.seconds, most=1))
+            seconds = one.cap_seconds if one.seconds is None else one.seconds
+            yield Goal(f"{name}: {victim} killed, lent again, s", seconds, most=1, why=_WHY_TTL if name == OURS else "")
     if OURS in found.losses:
-        told.append(Goal("lost replies: loans beyond capacity", found.losses[OURS].over, most=0))
-        told.append(Goal("lost replies: names nobody gets", found.losses[OURS].leaked, most=0))
-    return told
+        yield Goal("lost replies: loans beyond capacity", found.losses[OURS].over, most=0)
+        yield Goal("lost replies: names nobody holds and nobody gets", found.losses[OURS].leaked, most=0)
 
 
 def raw(found: Results) -> dict[str, Any]:
