@@ -9,11 +9,13 @@ process (redis-semaphore's by Node's client); round trips are the server's count
 of a release to the return of the waiter's call in another process; the release falls anywhere between two tries of who
 polls. *Jobs:* a burst of jobs that do nothing, from before the first is sent until the last is done; RQ's by a
 ``SimpleWorker`` (ours ``GpuSimpleWorker``), with the peer's lock taken and given back in the job; Dask's and Ray's
-tasks hold the only GPU. The hand-over of jobs is from the last line of one to the first of the next, between two
-workers that fork. *Killed:* SIGKILL to the process that holds, right after it borrowed; seconds until one who waits
-has it, or the cap. *Lost replies:* three clients borrow the same names in turn over a proxy that loses every seventh
-reply (the server did what it was asked for, the connection is cut); each library tries again as it does by default.
-Counted are loans beyond the capacity, by the clients' own beliefs, and names that nobody holds and nobody can borrow.
+tasks hold the only GPU. *One by one* is from sending a job to having its result, by a worker that forks, by Dask's
+thread, by Ray's process that stays. The hand-over of jobs is from the last line of one to the first of the next,
+between two workers that fork. *Killed:* SIGKILL to the process that holds, right after it borrowed; seconds until one
+who waits has it, or the cap. *Lost replies:* three clients borrow the same names in turn over a proxy that loses every
+seventh reply (the server did what it was asked for, the connection is cut); each library tries again as it does by
+default. Counted are loans beyond the capacity, by the clients' own beliefs, and names that nobody holds and nobody can
+borrow.
 
 A peer that is not installed is shown as such; redis-semaphore is installed into ``build/`` by npm.
 
@@ -24,8 +26,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,10 +42,10 @@ from benchmarks.peer.far import Far, FarError
 from benchmarks.peer.found import Back, Results
 from broker.embedded import EmbeddedServer
 
-#: Seconds until replies are lost, if not all who were killed are back before: the quick ones are timed in peace.
-_KILLS_FIRST = 8.0
 #: Under RQ's own worker ``@gpu_job`` starts a keeper for each job: a fifth of the jobs is enough.
 _SLOW, _SLOW_PART = "@gpu_job", 5
+#: Jobs that are sent and waited for in a round.
+_EACH = 3
 
 #: Those whose worker is not the process in which the job runs.
 _WORKERS_FORK = tuple(peer.name for peer in facts.QUEUES if peer.module == "rq_jobs")
@@ -60,6 +62,8 @@ class Plan:
     jobs: int
     job_hand_overs: int
     batches: list[list[str]] = field(default_factory=list)
+    #: After so long no further round begins, on a machine that is slower than most.
+    phase_seconds: float = 12.0
     cap_seconds: float = 42.0
     job_cap_seconds: float = 12.0
 
@@ -68,8 +72,8 @@ def _batches(count: int, size: int) -> list[list[str]]:
     return [[f"lost-{batch}-{i}" for i in range(size)] for batch in range(count)]
 
 
-QUICK = Plan(8, 100, 10, 5, 40, 5, _batches(3, 3))
-LONG = Plan(20, 300, 40, 8, 100, 20, _batches(12, 4), 120.0, 120.0)
+QUICK = Plan(8, 100, 10, 4, 40, 4, _batches(3, 3))
+LONG = Plan(20, 300, 40, 8, 100, 20, _batches(12, 4), 600.0, 120.0, 120.0)
 
 
 class Field:
@@ -101,21 +105,21 @@ class Field:
             first, second = (self._started(stack, self.lenders) for _ in range(2))
             self._pairs(first)
             self._hand_overs(first, second)
-            # Most of it is waiting: those that live ten seconds are back before the queues are started.
+            # Most of it is waiting, and nothing is timed to a hair until the queues are started.
             kills = [
                 pool.submit(self._kill_lender, name, first[name], far) for name, far in second.items() if name in first
             ]
-            self.step("starting whoever runs jobs")
+            losses = [pool.submit(self._lose, peer) for peer in self.lenders if peer.name in first]
+            self.step("losing replies; starting whoever runs jobs")
             around, queues = self._started(stack, self.around), self._started(stack, self.queues)
+            for one in losses:
+                one.result()
             self._bursts(around | queues)
             self._job_hand_overs(queues)
             self.step("killing who holds")
             kills += [pool.submit(self._kill_script, name) for name in scripts.SCRIPTS]
             kills += [pool.submit(self._kill_jobs, name, far) for name, far in queues.items()]
-            _over(kills, _KILLS_FIRST)
-            self.step("losing replies")
-            losses = [pool.submit(self._lose, peer) for peer in self.lenders if peer.name in first]
-            for one in (*kills, *losses):
+            for one in kills:
                 one.result()
         return self.found
 
@@ -143,7 +147,7 @@ class Field:
     def _pairs(self, fars: dict[str, Far]) -> None:
         self.step("borrowing and giving back")
         calls = self.plan.calls
-        for turn in range(-1, self.plan.rounds):
+        for turn in rounds(self.plan.rounds, self.plan.phase_seconds):
             for name, far in _turned(fars, turn):
                 bare = self._try(name, "pair", lambda far=far: far.call("bares", calls)) or []  # type: ignore[misc]
                 before = self._reads()
@@ -159,7 +163,7 @@ class Field:
 
     def _hand_overs(self, first: dict[str, Far], second: dict[str, Far]) -> None:
         self.step("handing over")
-        for turn in range(-1, self.plan.hand_overs):
+        for turn in rounds(self.plan.hand_overs, self.plan.phase_seconds):
             for peer in self.lenders:
                 a, b = first.get(peer.name), second.get(peer.name)
                 if a is None or b is None:
@@ -175,7 +179,7 @@ class Field:
 
     def _bursts(self, fars: dict[str, Far]) -> None:
         self.step("running jobs that do nothing")
-        for turn in range(-1, self.plan.bursts):
+        for turn in rounds(self.plan.bursts, self.plan.phase_seconds):
             for name, far in _turned(fars, turn):
                 jobs = self.plan.jobs // (_SLOW_PART if _SLOW in name else 1)
                 took = self._try(name, "burst", lambda far=far, jobs=jobs: far.call("burst", jobs))  # type: ignore[misc]
@@ -186,8 +190,11 @@ class Field:
         self.step("handing over between jobs")
         for name, far in queues.items():
             self._try(name, "hand-over", lambda far=far: far.call("start"))  # type: ignore[misc]
-        for turn in range(-1, self.plan.job_hand_overs):
-            for name, far in queues.items():
+        for turn in rounds(self.plan.job_hand_overs, self.plan.phase_seconds):
+            for name, far in _turned(queues, turn):
+                spans = self._try(name, "one by one", lambda far=far: far.call("each", _EACH)) or []  # type: ignore[misc]
+                if turn >= 0:
+                    self.found.each_ms[name] += [span / 1e3 for span in spans]
                 stage = driver.Stage(self.redis, f"{name}-{turn}")
                 took = self._try(
                     name, "hand-over", lambda stage=stage, far=far: stage.hand_over(far, self.chance)  # type: ignore[misc]
@@ -230,11 +237,13 @@ class Field:
         self._try(peer.name, "lost replies", lose)
 
 
-def _over(kills: list[Future[None]], seconds: float) -> None:
-    """Wait until all are over, and so long at most."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends and not all(one.done() for one in kills):
-        time.sleep(0.1)
+def rounds(count: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> Iterator[int]:
+    """A round's number, from -1: that one warms caches and is not told. Two are told at least, if ``count`` allows."""
+    begun = clock()
+    for turn in range(-1, count):
+        if turn > 1 and clock() - begun > seconds:
+            return
+        yield turn
 
 
 def _turned(fars: dict[str, Far], turn: int) -> list[tuple[str, Far]]:

@@ -45,7 +45,9 @@ class Results:
     #: Round trips of a pair.
     trips: dict[str, float] = field(default_factory=dict)
     hand_ms: defaultdict[str, list[float]] = field(default_factory=_lists)
+    #: Of a job in a burst; of one that is sent and waited for.
     job_ms: defaultdict[str, list[float]] = field(default_factory=_lists)
+    each_ms: defaultdict[str, list[float]] = field(default_factory=_lists)
     #: By name and victim.
     killed: dict[tuple[str, str], Back] = field(default_factory=dict)
     losses: dict[str, Losses] = field(default_factory=dict)

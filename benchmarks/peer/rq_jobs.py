@@ -47,6 +47,17 @@ class RqJobs:
             raise RuntimeError("not all jobs finished")
         return seconds
 
+    def each(self, count: int) -> list[float]:
+        """Microseconds of each of so many jobs that do nothing, sent and waited for one after the other: by a worker
+        that forks."""
+        spans = []
+        for _ in range(count):
+            begun = time.perf_counter()
+            if self._send(self._slow, job.nothing).latest_result(timeout=60) is None:
+                raise RuntimeError("a job did not finish")
+            spans.append((time.perf_counter() - begun) * 1e6)
+        return spans
+
     def start(self) -> None:
         """Two workers, for jobs that hold."""
         kind = "worker_hooks.GpuWorker" if self.how == LEASE else "rq.worker.Worker"

@@ -82,13 +82,21 @@ def _hands(found: Results) -> Table:
 
 
 def _jobs(found: Results) -> Table:
-    columns = ["a job that does nothing", "jobs/s", "ms a job", "ms more than RQ's", "note"]
+    columns = ["a job that does nothing", "jobs/s", "ms a job", "ms more than RQ's", "ms one by one", "note"]
     plain = mid(found.job_ms[facts.AROUND_JOBS[0].name])
     rows = []
     for peer in (*facts.AROUND_JOBS, *facts.QUEUES):
         took = mid(found.job_ms[peer.name])
         more = None if took is None or plain is None or peer.module != "rq_jobs" else took - plain
-        rows.append(_row(found, peer.name, "burst", [_by(1e3, took), took, more, peer.note], len(columns)))
+        rows.append(
+            _row(
+                found,
+                peer.name,
+                "burst",
+                [_by(1e3, took), took, more, mid(found.each_ms[peer.name]), peer.note],
+                len(columns),
+            )
+        )
     return Table("Jobs that do nothing, one at a time under the limit", columns, rows)
 
 
@@ -108,13 +116,18 @@ def _kills(found: Results) -> Table:
         for victim in VICTIMS:
             one = found.killed.get((name, victim))
             if one is not None:
-                rows.append([name, victim, back(one), "yes: lent twice" if one.still_ran else "", ttl])
+                rows.append([_whose(name), victim, back(one), "yes: lent twice" if one.still_ran else "", ttl])
         for (other, what), why in found.failed.items():
             if other == name and what.startswith("killed"):
                 rows.append([name, what.removeprefix("killed: "), None, "", why])
         if name in found.missing:
             rows.append([name, "", None, "", found.missing[name]])
     return Table("A holder is killed", columns, rows, "Right after it borrowed: the longest that a TTL can take.")
+
+
+def _whose(name: str) -> str:
+    """Of whom a process was killed: a script that calls the broker by itself is one of several kinds of ours."""
+    return "gpubroker in a plain script" if name == OURS else name
 
 
 def back(one: Back | None) -> Cell:
@@ -188,6 +201,7 @@ def raw(found: Results) -> dict[str, Any]:
         "bare_us": {name: mid(spans) for name, spans in found.bare_us.items()},
         "hand_ms": dict(found.hand_ms),
         "job_ms": dict(found.job_ms),
+        "each_ms": dict(found.each_ms),
         "killed": [[name, victim, asdict(one)] for (name, victim), one in found.killed.items()],
         "losses": {name: asdict(one) for name, one in found.losses.items()},
         "missing": found.missing,
@@ -195,9 +209,12 @@ def raw(found: Results) -> dict[str, Any]:
     }
 
 
+_OUR_COLOUR, _THEIR_COLOUR, _SECOND_COLOUR = "#2a6f97", "#9e2a2b", "#e09f3e"
+
+
 def draw(found: Found, figure: Figure) -> None:
     """Pair and hand-over; recovery after a kill; what is lost with replies."""
-    figure.set_size_inches(14, 5.5)
+    figure.set_size_inches(15, 5.5)
     first, second, third = figure.subplots(1, 3, width_ratios=[1.1, 1.2, 0.7])
     _draw_times(found.raw, first)
     _draw_kills(found.raw, second)
@@ -208,43 +225,51 @@ def _draw_times(seen: dict[str, Any], axes: Axes) -> None:
     names = [peer.name for peer in facts.LENDERS if seen["pair_us"].get(peer.name)][::-1]
     pairs = [seen["pair_us"][name] for name in names]
     hands = [median(seen["hand_ms"][name]) * 1e3 if seen["hand_ms"].get(name) else 0 for name in names]
-    places = range(len(names))
-    axes.barh([at + 0.2 for at in places], pairs, 0.38, label="borrow and give back", color="#2a6f97")
-    axes.barh([at - 0.2 for at in places], hands, 0.38, label="hand-over", color="#e09f3e")
-    axes.set_yticks(list(places), names)
+    for shift, spans, label, colour in (
+        (0.2, pairs, "borrow and give back", _OUR_COLOUR), (-0.2, hands, "hand-over to one who waits", _SECOND_COLOUR),
+    ):  # fmt: skip
+        bars = axes.barh([at + shift for at in range(len(names))], spans, 0.38, label=label, color=colour)
+        words = [f"{span:.0f} µs" if span < 1000 else f"{span / 1e3:.3g} ms" for span in spans]
+        axes.bar_label(bars, words, padding=2, fontsize=8)
+    axes.set_yticks(range(len(names)), names)
     axes.set_xscale("log")
-    axes.set_xlim(left=10)
+    axes.set_xlim(left=10, right=max(pairs + hands, default=1e4) * 8)
     axes.set_xlabel("µs, median")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+    _legend(axes)
 
 
 def _draw_kills(seen: dict[str, Any], axes: Axes) -> None:
     rows = [
-        (f"{name}: {victim}", one["seconds"], one["cap_seconds"], one["still_ran"])
+        (f"{_whose(name)}: {victim}", one, name in (OURS, OUR_QUEUE, *scripts.SCRIPTS))
         for name, victim, one in seen["killed"]
     ]
-    rows.sort(key=lambda row: row[2] * 2 if row[1] is None else row[1], reverse=True)
-    for at, (_, seconds, cap, twice) in enumerate(rows):
-        never, length = seconds is None, cap if seconds is None else seconds
-        axes.barh(at, length, color="white" if never else "#9e2a2b", edgecolor="#9e2a2b", hatch="//" * never)
-        words = f" > {cap:g}" if never else f" {seconds:.2g}{', lent twice' * twice}"
+    rows.sort(key=lambda row: 1e9 if row[1]["seconds"] is None else row[1]["seconds"], reverse=True)
+    for at, (_, one, own) in enumerate(rows):
+        never, colour = one["seconds"] is None, _OUR_COLOUR if own else _THEIR_COLOUR
+        length = one["cap_seconds"] if never else one["seconds"]
+        axes.barh(at, length, color="white" if never else colour, edgecolor=colour, hatch="//" * never)
+        words = f" > {length:g}" if never else f" {length:.2g}{', lent twice' * one['still_ran']}"
         axes.text(length, at, words, va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlim(left=0.01, right=max([row[2] for row in rows], default=1) * 6)
-    axes.set_xlabel("s from SIGKILL until it is lent again")
+    axes.set_xlim(left=0.005, right=max([row[1]["cap_seconds"] for row in rows], default=1) * 6)
+    axes.set_xlabel("s from SIGKILL until it is lent again (blue: gpubroker)")
 
 
 def _draw_losses(seen: dict[str, Any], axes: Axes) -> None:
     names = [peer.name for peer in facts.LENDERS if peer.name in seen["losses"]][::-1]
-    places = range(len(names))
     for shift, key, label, colour in (
-        (0.2, "leaked", "lost for all", "#540b0e"),
-        (-0.2, "over", "lent twice", "#e09f3e"),
-    ):
+        (0.2, "leaked", "nobody gets", _THEIR_COLOUR), (-0.2, "over", "lent twice", _SECOND_COLOUR),
+    ):  # fmt: skip
         counts = [seen["losses"][name][key] for name in names]
-        bars = axes.barh([at + shift for at in places], counts, 0.38, label=label, color=colour)
+        bars = axes.barh([at + shift for at in range(len(names))], counts, 0.38, label=label, color=colour)
         axes.bar_label(bars, padding=2, fontsize=8)
-    axes.set_yticks(list(places), names, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("names, while replies were lost")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+    axes.margins(x=0.15)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    if axes.patches:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2, frameon=False, fontsize=9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
@@ -17,6 +18,7 @@ from benchmarks.peer import driver, facts, ours, semaphore, tables
 from benchmarks.peer.far import Far, FarError
 from benchmarks.peer.found import Back, Losses, Results
 from benchmarks.peer.overlap import most_at_once, over_admitted
+from benchmarks.peers import rounds
 
 BROKEN = "tests.bench.broken_peer"
 
@@ -141,6 +143,11 @@ def test_a_dead_process_does_not_run_though_nobody_waited_for_it() -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and still an entry
     assert not driver.runs(process.pid)
     process.communicate()
+
+
+def test_a_slow_machine_runs_fewer_rounds_but_two_that_count() -> None:
+    assert list(rounds(5, 12, clock=itertools.count(0, 1).__next__)) == [-1, 0, 1, 2, 3, 4]
+    assert list(rounds(5, 12, clock=itertools.count(0, 20).__next__)) == [-1, 0, 1]
 
 
 # -- who is not there --------------------------------------------------------------------------------------------------
