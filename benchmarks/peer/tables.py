@@ -188,7 +188,9 @@ def _aims_at_faults(found: Results) -> Iterator[Goal]:
         one = found.killed.get((name, victim))
         if one is not None:
             seconds = one.cap_seconds if one.seconds is None else one.seconds
-            yield Goal(f"{name}: {victim} killed, lent again, s", seconds, most=1, why=_WHY_TTL if name == OURS else "")
+            yield Goal(
+                f"{_whose(name)}: {victim} killed, lent again, s", seconds, most=1, why=_WHY_TTL if name == OURS else ""
+            )
     if OURS in found.losses:
         yield Goal("lost replies: loans beyond capacity", found.losses[OURS].over, most=0)
         yield Goal("lost replies: names nobody holds and nobody gets", found.losses[OURS].leaked, most=0)
