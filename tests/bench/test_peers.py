@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from benchmarks.peer.far import Far, FarError
 from benchmarks.peer.found import Back, Losses, Results
 from benchmarks.peer.overlap import most_at_once, over_admitted
 from benchmarks.peers import rounds
+from broker.embedded import EmbeddedServer
 
 BROKEN = "tests.bench.broken_peer"
 
@@ -31,6 +33,13 @@ class Broken:
 
     def started(self, url: str) -> Far:
         return Far.python(BROKEN, url, self.kind)
+
+
+@pytest.fixture(scope="module")
+def lockers(redis_server: EmbeddedServer) -> Iterator[tuple[Far, Far]]:
+    """Two clients of redis-py's lock; each test leaves them as it found them."""
+    with Far.python("redis_py", redis_server.url) as one, Far.python("redis_py", redis_server.url) as other:
+        yield one, other
 
 
 # -- counting ----------------------------------------------------------------------------------------------------------
@@ -79,9 +88,9 @@ def test_a_lease_survives_lost_replies(redis_url: str) -> None:
 # -- timing ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_holders_recovery_is_timed_from_the_kill(redis_url: str) -> None:
+def test_a_killed_holders_recovery_is_timed_from_the_kill(redis_url: str, lockers: tuple[Far, Far]) -> None:
     # Whose lock nobody gives back: it is deleted a while after the kill, and that while is what is told.
-    with Far.python("redis_py", redis_url) as holder, Far.python("redis_py", redis_url) as waiter:
+    with Far.python("redis_py", redis_url) as holder:
         freed: list[float] = []
         kill = holder.kill
 
@@ -95,7 +104,8 @@ def test_a_killed_holders_recovery_is_timed_from_the_kill(redis_url: str) -> Non
             return killed
 
         holder.kill = kill_and_free  # type: ignore[method-assign]
-        found = driver.recovery(holder, waiter, "x", cap=20)
+        found = driver.recovery(holder, lockers[1], "x", cap=20)
+        lockers[1].call("release")
     assert found.seconds is not None
     assert freed[0] <= found.seconds < 20
 
@@ -107,10 +117,8 @@ def test_who_never_gets_it_back_is_shown_by_the_cap(redis_url: str) -> None:
     assert tables.back(found) == "> 0.5"
 
 
-def test_a_hand_over_is_from_the_release_to_the_waiters_answer(redis_url: str) -> None:
-    with Far.python("redis_py", redis_url) as holder, Far.python("redis_py", redis_url) as waiter:
-        took = driver.hand_over(holder, waiter, "x", 0.1, random.Random(1))
-    assert 0 < took < 5000
+def test_a_hand_over_is_from_the_release_to_the_waiters_answer(redis_url: str, lockers: tuple[Far, Far]) -> None:
+    assert 0 < driver.hand_over(*lockers, "x", 0.1, random.Random(1)) < 5000
 
 
 class TooSlow:
@@ -178,9 +186,9 @@ def test_a_process_that_ends_says_its_last_word(redis_url: str) -> None:
         Far.python("no_such_module", redis_url).__enter__()
 
 
-def test_an_error_of_a_call_is_the_drivers_to_tell(redis_url: str) -> None:
-    with Far.python("redis_py", redis_url) as far, pytest.raises(FarError, match="AttributeError"):
-        far.call("no_such_call")
+def test_an_error_of_a_call_is_the_drivers_to_tell(redis_url: str, lockers: tuple[Far, Far]) -> None:
+    with pytest.raises(FarError, match="AttributeError"):
+        lockers[0].call("no_such_call")
 
 
 # -- telling -----------------------------------------------------------------------------------------------------------
