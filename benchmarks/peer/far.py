@@ -35,6 +35,7 @@ class Far:
             env={**os.environ, **(env or {})}, start_new_session=True,
         )  # fmt: skip
         self._buffer = b""
+        self._asked = 0
 
     @classmethod
     def python(cls, module: str, url: str, *more: str, env: dict[str, str] | None = None) -> Self:
@@ -56,6 +57,7 @@ class Far:
         assert pipe is not None
         pipe.write(json.dumps([method, *arguments]).encode() + b"\n")
         pipe.flush()
+        self._asked += 1
 
     def result(self, timeout: float = 120.0) -> Any:
         """What the call returned.
@@ -64,6 +66,7 @@ class Far:
             FarError: it failed, its process ended, or the time is over.
         """
         line = self._line(time.monotonic() + timeout)
+        self._asked = max(0, self._asked - 1)
         told = json.loads(line)
         if "error" in told:
             raise FarError(told["error"])
@@ -85,11 +88,14 @@ class Far:
         return at
 
     def end(self) -> None:
-        """End it and whatever it started: first by the end of its input, then the whole session by signals."""
+        """End it and whatever it started: first by the end of its input, then all of them by signals.
+
+        One that is still in the midst of a call does not see the end of its input.
+        """
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
-        for sig in (None, signal.SIGTERM, signal.SIGKILL):
+        for sig in (signal.SIGTERM, signal.SIGKILL) if self._asked else (None, signal.SIGTERM, signal.SIGKILL):
             if sig is not None:
                 with suppress(ProcessLookupError):
                     os.killpg(self.process.pid, sig)
