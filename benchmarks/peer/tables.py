@@ -196,14 +196,18 @@ def _aims_at_faults(found: Results) -> Iterator[Goal]:
         yield Goal("lost replies: names nobody holds and nobody gets", found.losses[OURS].leaked, most=0)
 
 
+def _seen(spans: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    return {name: values for name, values in spans.items() if values}
+
+
 def raw(found: Results) -> dict[str, Any]:
     """What the picture is drawn from, and what a table leaves out."""
     return {
-        "pair_us": {name: mid(spans) for name, spans in found.pair_us.items()},
-        "bare_us": {name: mid(spans) for name, spans in found.bare_us.items()},
-        "hand_ms": dict(found.hand_ms),
-        "job_ms": dict(found.job_ms),
-        "each_ms": dict(found.each_ms),
+        "pair_us": {name: mid(spans) for name, spans in found.pair_us.items() if spans},
+        "bare_us": {name: mid(spans) for name, spans in found.bare_us.items() if spans},
+        "hand_ms": _seen(found.hand_ms),
+        "job_ms": _seen(found.job_ms),
+        "each_ms": _seen(found.each_ms),
         "killed": [[name, victim, asdict(one)] for (name, victim), one in found.killed.items()],
         "losses": {name: asdict(one) for name, one in found.losses.items()},
         "missing": found.missing,

@@ -211,6 +211,14 @@ def test_every_row_is_as_wide_as_its_table_and_every_peer_has_a_word_for_each_la
         frame.columns(table)
 
 
+def test_what_was_not_measured_is_not_in_the_raw_figures() -> None:
+    found = Results()
+    found.pair_us["gpubroker"] = [1.0, 2.0, 9.0]
+    tables.all_of(found)
+    assert tables.raw(found)["pair_us"] == {"gpubroker": 2.0}
+    assert tables.raw(found)["hand_ms"] == {}
+
+
 def test_where_a_peer_is_ahead_the_aim_is_missed_and_says_why() -> None:
     found = full()
     assert all(goal.met for goal in tables.goals(found) if goal.name.startswith("borrow"))
