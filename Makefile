@@ -48,6 +48,11 @@ format: install
 bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; the agent beside others; jobs beside plain rq; a makespan; right sizes
 	$(BIN)/python -m benchmarks.roundtrip
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.cluster
+	$(BIN)/python -m benchmarks.failover
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/python -m benchmarks.http
 	$(BIN)/python -m benchmarks.rq
