@@ -173,7 +173,7 @@ def curves(seen: Costs, plan: Plan) -> list[Curve]:
             costs = [median(one.server) for one in there.values()]
             trips = [median(one.round_trip) for one in there.values()]
             some = [at for at, n in enumerate(there) if n > 0]  # with none at all, another way is taken
-            noise = median(one.noise for one in there.values())
+            noise = max(there[list(there)[at]].noise for at in some)
             fitted = fit([list(there)[at] for at in some], [costs[at] for at in some], noise)
             cpu_us = [median(one.cpu_us) for one in there.values()]
             found.append(Curve(operation, grows, list(there), costs, trips, cpu_us, fitted))
