@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from broker import Broker, calls
 from broker.ledger.scripts import script
@@ -60,21 +61,33 @@ def fill(broker: Broker, size: Size) -> None:
         Publisher(broker, f"host-{host}").publish(cards(host, min(left, CARDS_OF_A_HOST)), _HOUR_MS)
     Publisher(broker, CROWDED).publish(cards(CROWDED, 1), _HOUR_MS)
     broker.acquire(FULL, gpu=f"GPU-{CROWDED}-0", ttl=86_400)
-    _many(broker, size.leases, lambda i: calls.ask(MIB, lease_id=f"lease-{i}", ttl=86_400, placement="spread"), False)
-    _many(
-        broker,
-        size.waiters,
-        lambda i: calls.ask("20GiB", lease_id=f"waiter-{i}", wait=3600, gpu=f"GPU-{CROWDED}-0"),
-        True,
-    )
+    add_leases(broker, size.leases)
+    add_waiters(broker, size.waiters)
 
 
-def _many(broker: Broker, count: int, request: Callable[[int], calls.Ask], wait: bool) -> None:
-    """So many requests, in pipelines."""
+def add_leases(broker: Broker, count: int, name: str = "lease") -> None:
+    """So many leases of 1 MiB, a day long, spread over the cards."""
+    many(broker, [calls.ask(MIB, lease_id=f"{name}-{i}", ttl=86_400, placement="spread") for i in range(count)])
+
+
+def add_waiters(broker: Broker, count: int, name: str = "waiter") -> None:
+    """So many requests that wait for the card that is full."""
+    many(broker, [in_vain(f"{name}-{i}", wait=3600) for i in range(count)], wait=True)
+
+
+def in_vain(lease_id: str, wait: float = 0, priority: int = 0) -> calls.Ask:
+    """A request for memory of the card that is full."""
+    return calls.ask("20GiB", lease_id=lease_id, wait=wait, priority=priority, gpu=f"GPU-{CROWDED}-0")
+
+
+def many(broker: Broker, requests: list[calls.Ask], wait: bool = False) -> list[Any]:
+    """These requests, in pipelines; their replies. All are granted, or all wait."""
     keys, sha = broker.keys.declared, broker.redis.script_load(script("acquire").text)
-    for start in range(0, count, _BATCH):
+    replies: list[Any] = []
+    for start in range(0, len(requests), _BATCH):
         pipe = broker.redis.pipeline(transaction=False)
-        for i in range(start, min(count, start + _BATCH)):
-            pipe.evalsha(sha, len(keys), *keys, *request(i).asking(wait))
-        replies = pipe.execute()
-        assert all(reply[0] == ("waiting" if wait else "granted") for reply in replies), replies[0]
+        for request in requests[start : start + _BATCH]:
+            pipe.evalsha(sha, len(keys), *keys, *request.asking(wait))
+        replies += pipe.execute()
+    assert all(reply[0] == ("waiting" if wait else "granted") for reply in replies), replies[0]
+    return replies
