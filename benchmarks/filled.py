@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker import Broker, calls
+from broker.hardware import FIELDS, WORDS
 from broker.ledger.scripts import script
 from broker.publish import Publisher
 from broker.units import GIB, MIB
@@ -15,8 +16,9 @@ from broker.values import GpuReport, State
 CARDS_OF_A_HOST = 8
 #: The host of the card that is full, and the bytes that fill it: all but the reserve of 512 MiB.
 CROWDED, FULL = "crowded", 80 * GIB - 512 * MIB
-_BATCH = 500
-_HOUR_MS = 3_600_000
+#: A value for all that a card can say beside memory, heat and load, of a common length.
+SAID = {name: "power_cap" if name in WORDS else 12_345 for name in FIELDS}
+HOUR_MS, _BATCH = 3_600_000, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +35,22 @@ class Size:
         return min(self.gpus, CARDS_OF_A_HOST)
 
     def agent(self, broker: Broker) -> Callable[[], object]:
-        """The first host's agent: each call is a sample."""
-        publisher, reports = Publisher(broker, "host-0"), cards(0, self.cards_of_first_host)
-        return lambda: publisher.publish(reports, _HOUR_MS)
+        """The first host's agent, which says all that NVML does: each call is a sample."""
+        publisher, reports = Publisher(broker, "host-0"), cards(0, self.cards_of_first_host, talkative=True)
+        return lambda: publisher.publish(reports, HOUR_MS)
 
     def __str__(self) -> str:
         """As a part of a name."""
         return f"{self.gpus}-{self.leases}-{self.waiters}-"
 
 
-def cards(host: int | str, count: int) -> list[GpuReport]:
-    """Healthy 80 GiB cards."""
+def cards(host: int | str, count: int, talkative: bool = False) -> list[GpuReport]:
+    """Healthy 80 GiB cards; ``talkative``: with a value for everything that a card can say of itself."""
+    more: dict[str, Any] = {"hardware": SAID, "utilization_percent": 87, "power_mw": 287_450, "process_count": 2}
     return [
         GpuReport(
             f"GPU-{host}-{i}", i, "card", State.OPTIMAL, State.OPTIMAL, "", memory_total_bytes=80 * GIB,
-            memory_used_bytes=0, unmanaged_bytes=0, temperature_c=40, capability="8.6",
+            memory_used_bytes=0, unmanaged_bytes=0, temperature_c=40, capability="8.6", **(more if talkative else {}),
         )
         for i in range(count)
     ]  # fmt: skip
@@ -58,8 +61,8 @@ def fill(broker: Broker, size: Size) -> None:
     broker.update_config(monitor_interval=3600, waiters_max=100_000, waiter_seconds=3600, events_max=1000)
     for host in range((size.gpus + CARDS_OF_A_HOST - 1) // CARDS_OF_A_HOST):
         left = size.gpus - host * CARDS_OF_A_HOST
-        Publisher(broker, f"host-{host}").publish(cards(host, min(left, CARDS_OF_A_HOST)), _HOUR_MS)
-    Publisher(broker, CROWDED).publish(cards(CROWDED, 1), _HOUR_MS)
+        Publisher(broker, f"host-{host}").publish(cards(host, min(left, CARDS_OF_A_HOST)), HOUR_MS)
+    Publisher(broker, CROWDED).publish(cards(CROWDED, 1), HOUR_MS)
     broker.acquire(FULL, gpu=f"GPU-{CROWDED}-0", ttl=86_400)
     add_leases(broker, size.leases)
     add_waiters(broker, size.waiters)

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 GROUND = 100
 #: What is aimed at.
 ACQUIRE_MOST = 1.4
+NOTE = (
+    "A decade: what ten times as many cost more, by a + b · log2 n. R²: of the curve that fits better, which says "
+    "little where nothing grows."
+)
 #: What is allowed to grow with a number itself, since ``docs/scale.md`` says so.
 DOCUMENTED = {
     ("status", "cards"): "reads every card",
@@ -170,9 +174,7 @@ def tables(found: list[Curve], plan: Plan) -> list[frame.Table]:
         ground = "" if grows == "cards" else f" on {GROUND} cards"
         made.append(frame.Table(
             f"Server time with so many {grows}{ground}, × return 1",
-            ["operation", *(f"{n:,}" for n in pools), "grows with", "a decade", "R²", "last ÷ first"], rows,
-            "A decade: what ten times as many cost more, by a + b · log2 n. R²: of the curve that fits better, which says "
-            "little where nothing grows.",
+            ["operation", *(f"{n:,}" for n in pools), "grows with", "a decade", "R²", "last ÷ first"], rows, NOTE,
         ))  # fmt: skip
     return made
 

@@ -1,0 +1,1 @@
+"""The benchmarks: that they measure what they say. Small numbers, no claim about any machine's speed."""

@@ -1,0 +1,51 @@
+"""The cluster benchmark: the cluster is real, and pools are spread over all its masters."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import cluster
+from benchmarks.cluster_servers import ClusterServers
+from broker import Broker
+
+
+def test_pools_are_spread_evenly_and_live_where_their_names_say() -> None:
+    with ClusterServers(3) as servers:
+        pools = servers.pools(6)
+        assert len(set(pools)) == 6
+        assert [servers.masters.index(servers.master_of(pool)) for pool in pools] == [0, 1, 2, 0, 1, 2]
+        for pool in pools:
+            with Broker.from_url(servers.url, pool=pool) as broker:
+                broker.set_tenant("somebody", weight=2)
+        for master in servers.masters:
+            told = str(master.client.keys("*"))
+            assert {pool for pool in pools if f"{{{pool}}}" in told} == {
+                pool for pool in pools if servers.master_of(pool) is master
+            }
+    assert all(master.process.poll() is not None for master in servers.masters)
+
+
+def test_all_masters_do_their_part_of_the_work() -> None:
+    found = cluster.measure((1, 3), clients=3, turns=1, seconds=0.4, cards=8, ways=cluster.WAYS[1:])
+    for way, by_masters in found.items():
+        assert [len(turn.cpu) for number in (1, 3) for turn in by_masters[number]] == [1, 3], way
+        (one,), (three,) = by_masters[1], by_masters[3]
+        assert one.pairs > 0
+        assert three.pairs > 0
+        assert min(three.shares) > 0.15, "each master has a third of the pools"
+        assert three.by_busiest > one.by_busiest
+    assert len(cluster.table(found).rows) == 2
+
+
+def test_turns_are_reckoned_by_the_masters_own_time() -> None:
+    turn = cluster.Turn(pairs=1000, seconds=2.0, cpu=(0.1, 0.2, 0.1))
+    assert turn.rate == 500
+    assert turn.us_per_pair == pytest.approx(400)
+    assert turn.by_busiest == 5000
+    assert turn.shares == pytest.approx([0.25, 0.25, 0.5])
+    found = {"a way": {1: [cluster.Turn(1000, 2.0, (0.4,))], 3: [turn]}}
+    scale, share = cluster.goals(found)
+    assert scale.seen == pytest.approx(2)
+    assert share.seen == pytest.approx(0.25)
+    assert not scale.met
+    assert not share.met
