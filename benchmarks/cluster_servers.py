@@ -1,4 +1,5 @@
-"""A real cluster on loopback, of as many masters as are wanted, with nothing persisted."""
+"""A real cluster on loopback, of as many masters as are wanted, with a replica of the first if need be; nothing is
+persisted."""
 
 from __future__ import annotations
 
@@ -24,15 +25,16 @@ HOST, SLOTS = "127.0.0.1", 16384
 _START_SECONDS, _STOP_SECONDS = 30.0, 5.0
 
 
-class Master:
-    """One server that owns a share of the slots."""
+class Node:
+    """One server that owns a share of the slots, or none: a replica."""
 
-    def __init__(self, folder: Path, slots: range) -> None:
+    def __init__(self, folder: Path, slots: range, timeout_ms: int) -> None:
         """Start it; it may not answer yet."""
         self.port, self.bus, self.slots = _free_port(), _free_port(), slots
         options = {
             "port": self.port, "bind": HOST, "dir": folder, "save": "", "appendonly": "no", "daemonize": "no",
             "cluster-enabled": "yes", "cluster-port": self.bus, "cluster-config-file": f"nodes-{self.port}.conf",
+            "cluster-node-timeout": timeout_ms, "repl-diskless-sync-delay": 0,
         }  # fmt: skip
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         with (folder / f"{self.port}.log").open("ab") as log:
@@ -53,13 +55,23 @@ class Master:
         except redis.RedisError:
             return False
 
-    def knows(self, masters: int) -> bool:
-        """Whether it sees a whole cluster of so many."""
+    def knows(self, nodes: int) -> bool:
+        """Whether it sees a whole cluster of so many nodes."""
         told = self.ask("INFO")
         facts = (
             dict(told) if isinstance(told, dict) else dict(line.split(":", 1) for line in told.split() if ":" in line)
         )
-        return facts["cluster_state"] == "ok" and int(facts["cluster_known_nodes"]) == masters
+        return facts["cluster_state"] == "ok" and int(facts["cluster_known_nodes"]) == nodes
+
+    def follow(self, master: Node) -> None:
+        """Become its replica; returns when in step with it."""
+        self.ask("REPLICATE", master.ask("MYID"))
+
+        def in_step() -> bool:
+            told: dict[str, Any] = self.client.info("replication")
+            return told.get("master_link_status") == "up"
+
+        _until(in_step)
 
     def cpu_seconds(self) -> float:
         """Processor time that it has used."""
@@ -70,10 +82,11 @@ class Master:
 class ClusterServers:
     """So many masters that share the slots; gone when it is left."""
 
-    def __init__(self, masters: int) -> None:
-        """Nothing runs yet."""
-        self.wanted = masters
-        self.masters: list[Master] = []
+    def __init__(self, masters: int, *, replica: bool = False, timeout_ms: int = 15_000) -> None:
+        """Nothing runs yet. ``replica``: the first master has one. After ``timeout_ms`` a silent node counts as gone."""
+        self.wanted, self.replica, self.timeout_ms = masters, replica, timeout_ms
+        self.masters: list[Node] = []
+        self._others: list[Node] = []
 
     @property
     def url(self) -> str:
@@ -86,14 +99,20 @@ class ClusterServers:
         try:
             for at in range(self.wanted):
                 slots = range(at * SLOTS // self.wanted, (at + 1) * SLOTS // self.wanted)
-                self.masters.append(Master(self._folder, slots))
+                self.masters.append(Node(self._folder, slots, self.timeout_ms))
+            if self.replica:
+                self._others.append(Node(self._folder, range(0), self.timeout_ms))
+            nodes = [*self.masters, *self._others]
             for at, master in enumerate(self.masters):
                 _until(master.answers)
                 master.ask("ADDSLOTSRANGE", master.slots[0], master.slots[-1])
                 master.ask("SET-CONFIG-EPOCH", at + 1)
-            for master in self.masters[1:]:
-                self.masters[0].ask("MEET", HOST, master.port, master.bus)
-            _until(lambda: all(master.knows(self.wanted) for master in self.masters))
+            for node in nodes[1:]:
+                _until(node.answers)
+                self.masters[0].ask("MEET", HOST, node.port, node.bus)
+            _until(lambda: all(node.knows(len(nodes)) for node in nodes))
+            for node in self._others:
+                node.follow(self.masters[0])
         except BaseException:
             self.__exit__()
             raise
@@ -101,12 +120,13 @@ class ClusterServers:
 
     def __exit__(self, *_: object) -> None:
         """Stop them."""
-        for master in self.masters:
-            master.client.close()
-        lifeline.end_all([master.process for master in self.masters], _STOP_SECONDS)
+        nodes = [*self.masters, *self._others]
+        for node in nodes:
+            node.client.close()
+        lifeline.end_all([node.process for node in nodes], _STOP_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def master_of(self, pool: str) -> Master:
+    def master_of(self, pool: str) -> Node:
         """Whose slot a pool is in."""
         slot = key_slot(Keys(pool).ledger.encode())
         return next(master for master in self.masters if slot in master.slots)

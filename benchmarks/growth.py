@@ -4,8 +4,8 @@ Method: one embedded server, nothing persisted, one connection. One number grows
 of 100 cards); every pool is filled through the real scripts, all on the same server, and stays there. Then every
 operation is called in every pool in turn, again and again, so that a spell in which the machine is slow falls on all
 pools alike. An operation's cost is the server's own count of its time (``INFO commandstats``) as a multiple of that of
-``return 1`` on the same pool in the same round; the round trip is what the caller waits, in multiples of that of
-``return 1``. The median of the rounds counts.
+``return 1`` in the same round, the median of all pools there; the round trip is what the caller waits, in multiples of
+that of ``return 1``. The median of the rounds counts.
 
 Two curves are fitted to each operation by least squares, ``a + b · log2 n`` and ``a + b · n``; the one that misses the
 points by less says how it grows, and it is flat where the rise over the whole range is below a fifth of the least cost
@@ -18,9 +18,10 @@ there the scripts take another way.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -92,31 +93,44 @@ class Seen:
 Costs = dict[Size, dict[str, Seen]]
 
 
-def measure(url: str, plan: Plan, progress: Any = None) -> tuple[Costs, dict[Size, float]]:
-    """The cost of every operation in every pool, and the seconds that it took to fill each."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured."""
+
+    costs: Costs
+    #: Seconds that it took to fill each pool.
+    filling: dict[Size, float]
+    #: Server time of ``return 1``, in microseconds: to turn multiples into times.
+    bare_us: float
+
+
+def measure(url: str, plan: Plan, progress: Callable[[], object] = lambda: None) -> Measured:
+    """The cost of every operation in every pool."""
     sizes = list(dict.fromkeys(size for pools in plan.dimensions.values() for size in pools.values()))
     pools, filling = dict[Size, Operations](), dict[Size, float]()
-    step = progress or (lambda: None)
     for at, size in enumerate(sizes):
         broker = Broker.from_url(url, pool=f"growth{at}")
         begun = time.monotonic()
         fill(broker, size)
         filling[size] = time.monotonic() - begun
         pools[size] = Operations(broker, size, plan.calls)
-        step()
+        progress()
     seen: Costs = {size: {} for size in sizes}
+    bares = list[float]()
     for _ in range(plan.rounds):
-        for size, operations in pools.items():
-            turn = dict(operations.turn())
-            bare = turn.pop(BARE)
+        turns = {size: dict(operations.turn()) for size, operations in pools.items()}
+        bare = [turn.pop(BARE) for turn in turns.values()]
+        bare_us, bare_trip_us = median(one.mean_us for one in bare), median(one.round_trip_us for one in bare)
+        for size, turn in turns.items():
             for name, cost in turn.items():
                 one = seen[size].setdefault(name, Seen())
-                one.server.append(cost.mean_us / bare.mean_us)
-                one.round_trip.append(cost.round_trip_us / bare.round_trip_us)
-        step()
+                one.server.append(cost.mean_us / bare_us)
+                one.round_trip.append(cost.round_trip_us / bare_trip_us)
+        bares.append(bare_us)
+        progress()
     for operations in pools.values():
         operations.meter.broker.close()
-    return seen, filling
+    return Measured(seen, filling, median(bares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +239,8 @@ def main(run: frame.Run) -> None:
     plan = LONG if run.long else QUICK
     with EmbeddedServer() as server, run.progress() as progress:
         bar = progress.add_task("pools", total=None)
-        seen, filling = measure(server.url, plan, lambda: progress.advance(bar))
-    found = curves(seen, plan)
+        measured = measure(server.url, plan, lambda: progress.advance(bar))
+    found = curves(measured.costs, plan)
     run.tell(
         frame.Found(
             "growth", "How cost grows with a pool", __doc__.split("\n\n")[1], tables(found, plan), goals(found),
@@ -240,7 +254,8 @@ def main(run: frame.Run) -> None:
                     }
                     for one in found
                 ],
-                "filling_seconds": {str(size): round(seconds, 2) for size, seconds in filling.items()},
+                "filling_seconds": {str(size): round(seconds, 2) for size, seconds in measured.filling.items()},
+                "return_1_us": measured.bare_us,
             },
         ),
         draw,

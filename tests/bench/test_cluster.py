@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import cluster
+from benchmarks import cluster, failover
 from benchmarks.cluster_servers import ClusterServers
 from broker import Broker
 
@@ -49,3 +49,10 @@ def test_turns_are_reckoned_by_the_masters_own_time() -> None:
     assert share.seen == pytest.approx(0.25)
     assert not scale.met
     assert not share.met
+
+
+def test_a_killed_master_is_replaced_and_its_leases_are_there() -> None:
+    seen = failover.fall(0.7, grace_seconds=0.1, held=3)
+    assert (seen.kept, seen.held) == (3, 3)
+    assert seen.renewed > 0.3, "the others wait before they say that it is gone"
+    assert seen.lent >= seen.renewed

@@ -99,8 +99,10 @@ def test_an_acquire_that_grows_misses_its_aim() -> None:
 
 def test_every_operation_is_measured_in_every_pool_and_leaves_it_as_it_was(url: str) -> None:
     plan = growth.Plan(cards=(1, 8, 16), leases=(0, 2, 4, 8), waiters=(0, 2, 4, 8), rounds=2, calls=3)
-    seen, filling = growth.measure(url, plan)
-    assert set(filling) == set(seen)
+    measured = growth.measure(url, plan)
+    seen = measured.costs
+    assert set(measured.filling) == set(seen)
+    assert measured.bare_us > 0
     names = set(seen[Size(16, 0, 0)])
     assert {"acquire", "renew", "check", "resize", "release", "refused acquire", "queued acquire", "cancel", "explain",
             "publish 8 cards", "reap", "status", "available"} == names  # fmt: skip
