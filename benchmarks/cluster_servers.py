@@ -83,7 +83,7 @@ class ClusterServers:
     """So many masters that share the slots; gone when it is left."""
 
     def __init__(self, masters: int, *, replica: bool = False, timeout_ms: int = 15_000) -> None:
-        """Nothing runs yet. ``replica``: the first master has one. After ``timeout_ms`` a silent node counts as gone."""
+        """Nothing runs yet. ``replica``: of the first master. After ``timeout_ms`` a silent node counts as gone."""
         self.wanted, self.replica, self.timeout_ms = masters, replica, timeout_ms
         self.masters: list[Node] = []
         self._others: list[Node] = []

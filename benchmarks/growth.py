@@ -78,10 +78,12 @@ LONG = Plan(leases=(0, 10, 100, 1000, 10_000, 100_000), rounds=60)
 
 @dataclass(slots=True)
 class Seen:
-    """What one operation cost in one pool, a figure a round, in multiples of ``return 1``."""
+    """What one operation cost in one pool, a figure a round: its server time and its round trip in multiples of those
+    of ``return 1``, and the server's processor time for a call with all around it, in microseconds."""
 
     server: list[float] = field(default_factory=list)
     round_trip: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
 
     @property
     def noise(self) -> float:
@@ -126,6 +128,7 @@ def measure(url: str, plan: Plan, progress: Callable[[], object] = lambda: None)
                 one = seen[size].setdefault(name, Seen())
                 one.server.append(cost.mean_us / bare_us)
                 one.round_trip.append(cost.round_trip_us / bare_trip_us)
+                one.cpu_us.append(cost.cpu_us)
         bares.append(bare_us)
         progress()
     for operations in pools.values():
@@ -142,6 +145,7 @@ class Curve:
     numbers: list[int]
     costs: list[float]
     round_trips: list[float]
+    cpu_us: list[float]
     fit: Fit
 
     @property
@@ -171,7 +175,8 @@ def curves(seen: Costs, plan: Plan) -> list[Curve]:
             some = [at for at, n in enumerate(there) if n > 0]  # with none at all, another way is taken
             noise = median(one.noise for one in there.values())
             fitted = fit([list(there)[at] for at in some], [costs[at] for at in some], noise)
-            found.append(Curve(operation, grows, list(there), costs, trips, fitted))
+            cpu_us = [median(one.cpu_us) for one in there.values()]
+            found.append(Curve(operation, grows, list(there), costs, trips, cpu_us, fitted))
     return found
 
 
@@ -249,7 +254,8 @@ def main(run: frame.Run) -> None:
                 "curves": [
                     {
                         "operation": one.operation, "grows": one.grows, "numbers": one.numbers, "costs": one.costs,
-                        "round_trips": one.round_trips, "kind": one.fit.kind, "per_decade": one.fit.per_decade,
+                        "round_trips": one.round_trips, "cpu_us": one.cpu_us, "kind": one.fit.kind,
+                        "per_decade": one.fit.per_decade,
                         "r2_log": one.fit.log.r2, "r2_linear": one.fit.linear.r2,
                     }
                     for one in found

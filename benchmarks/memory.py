@@ -87,6 +87,27 @@ def _forget_ended(broker: Broker) -> None:
         broker.redis.unlink(*names[start : start + 500])
 
 
+def of_connections(url: str, count: int) -> Weight:
+    """What the server keeps for a client that called a moment ago; of one that is long idle it keeps less."""
+    with pool(url, "connected") as broker:
+        used(broker)
+        broker.reap()
+        before = _in_use(broker)
+        others = [Broker.from_url(url, pool="connected") for _ in range(count)]
+        for other in others:
+            other.reap()
+        used(broker)  # until all is at rest
+        after = _in_use(broker)
+        for other in others:
+            other.close()
+    return Weight("connection", count, (after - before) / count, None)
+
+
+def _in_use(broker: Broker) -> int:
+    told: dict[str, Any] = broker.redis.info("memory")
+    return int(told["used_memory"])
+
+
 def wire(url: str, calls_: int) -> dict[str, tuple[float, float]]:
     """Bytes that a server gets, and sends, for each call."""
     with pool(url, "wire") as broker:
@@ -165,7 +186,7 @@ def main(run: frame.Run) -> None:
     """Print what each thing takes."""
     count = 10_000 if run.long else 1000
     with EmbeddedServer() as server:
-        found = weights(server.url, count)
+        found = weights(server.url, count) | {"connection": of_connections(server.url, 500)}
         behind = left_behind(server.url, count, 2 * count)
         filling = as_it_fills(server.url, (100, 1000, 10_000, 100_000) if run.long else (100, 1000, 10_000))
         bytes_of = wire(server.url, 500)

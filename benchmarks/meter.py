@@ -1,8 +1,9 @@
 """What a call costs the server, as the server itself counted it.
 
 The mean is ``usec_per_call`` of EVALSHA from ``INFO commandstats`` between two ``CONFIG RESETSTAT``; the tail is read
-from the server's own histogram (``LATENCY HISTOGRAM``, whose buckets double: the figure is a bucket's upper end).
-``return 1``, called in the same way, is the measure that travels: a slow machine slows both.
+from the server's own histogram (``LATENCY HISTOGRAM``, whose buckets double: the figure is a bucket's upper end). The
+processor time is the server process's own (``INFO cpu``). ``return 1``, called in the same way, is the measure that
+travels: a slow machine slows both.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Cost:
     tail_us: float
     #: Median time from the call to its return, as its caller waits, in microseconds.
     round_trip_us: float
+    #: Mean processor time of the server for a call, with the reading, the writing and all else around it.
+    cpu_us: float = 0.0
 
 
 class Meter:
@@ -55,20 +58,29 @@ class Meter:
         """
         spans, times = [], times or self.calls
         self.broker.redis.config_resetstat()
+        cpu = self._cpu_seconds()
         for _ in range(times):
             self.number += 1
             begun = time.perf_counter()
             call(self.number)
             spans.append(time.perf_counter() - begun)
+        cpu_us = 1e6 * (self._cpu_seconds() - cpu) / times
         mean_us, tail_us = self._scripts() if scripts else self._commands(times)
         if after is not None:
             after()
-        return Cost(mean_us, tail_us, median(spans) * 1e6)
+        return Cost(mean_us, tail_us, median(spans) * 1e6, cpu_us)
+
+    def _cpu_seconds(self) -> float:
+        told: Any = self.broker.redis.info("cpu")
+        return float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
 
     def _commands(self, times: int) -> tuple[float, float]:
         """Microseconds of all commands since the reset, for each of so many calls; twice."""
         told: Any = self.broker.redis.info("commandstats")
-        mean = sum(of["usec"] for name, of in told.items() if not name.startswith("cmdstat_config")) / times
+        mean = (
+            sum(of["usec"] for name, of in told.items() if not name.startswith(("cmdstat_config", "cmdstat_info")))
+            / times
+        )
         return mean, mean
 
     def _scripts(self) -> tuple[float, float]:

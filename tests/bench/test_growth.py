@@ -75,7 +75,9 @@ def _growing(linear: str) -> tuple[growth.Costs, growth.Plan]:
     for pools in plan.dimensions.values():
         for size in pools.values():
             rises = {"acquire": 40.0, "status": 5.0, linear: 40 + size.gpus}
-            seen[size] = {name: growth.Seen([cost] * 3, [cost / 10] * 3) for name, cost in rises.items()}
+            seen[size] = {
+                name: growth.Seen([cost] * 3, [cost / 10] * 3, [2 * cost] * 3) for name, cost in rises.items()
+            }
     return seen, plan
 
 
