@@ -34,6 +34,7 @@ from benchmarks import frame
 from benchmarks.cluster_servers import HOST, ClusterServers
 from benchmarks.filled import Size, fill
 from broker import Broker, calls
+from broker.ledger.keys import Keys
 from broker.ledger.scripts import script
 from broker.units import MIB
 
@@ -89,7 +90,7 @@ def one_by_one(url: str, port: int, pool: str, deadline: float) -> int:
 
 def by_fifties(url: str, port: int, pool: str, deadline: float) -> int:
     """Pairs until then, in pipelines to the master that has the pool."""
-    keys, take, give, pairs = Broker.from_url(url, pool=pool).keys.all, script("acquire"), script("release"), 0
+    keys, take, give, pairs = Keys(pool).declared, script("acquire"), script("release"), 0
     with redis.Redis(host=HOST, port=port, decode_responses=True) as server:
         server.script_load(take.text)
         server.script_load(give.text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +85,22 @@ def in_vain(lease_id: str, wait: float = 0, priority: int = 0) -> calls.Ask:
 
 def many(broker: Broker, requests: list[calls.Ask], wait: bool = False) -> list[Any]:
     """These requests, in pipelines; their replies. All are granted, or all wait."""
-    keys, sha = broker.keys.declared, broker.redis.script_load(script("acquire").text)
-    replies: list[Any] = []
-    for start in range(0, len(requests), _BATCH):
-        pipe = broker.redis.pipeline(transaction=False)
-        for request in requests[start : start + _BATCH]:
-            pipe.evalsha(sha, len(keys), *keys, *request.asking(wait))
-        replies += pipe.execute()
+    replies = _in_pipelines(broker, "acquire", [request.asking(wait) for request in requests])
     assert all(reply[0] == ("waiting" if wait else "granted") for reply in replies), replies[0]
+    return replies
+
+
+def give_back(broker: Broker, held: list[tuple[str, int]]) -> None:
+    """Release these leases, names and tokens, in pipelines."""
+    _in_pipelines(broker, "release", held)
+
+
+def _in_pipelines(broker: Broker, name: str, argvs: Sequence[tuple[str | int, ...]]) -> list[Any]:
+    keys, sha = broker.keys.declared, broker.redis.script_load(script(name).text)
+    replies: list[Any] = []
+    for start in range(0, len(argvs), _BATCH):
+        pipe = broker.redis.pipeline(transaction=False)
+        for argv in argvs[start : start + _BATCH]:
+            pipe.evalsha(sha, len(keys), *keys, *argv)
+        replies += pipe.execute()
     return replies

@@ -146,10 +146,10 @@ def test_the_sum_for_a_large_pool_is_of_what_was_weighed(few: dict[str, Weight])
 
 
 def test_a_lease_given_back_leaves_nothing(url: str) -> None:
-    assert memory.left_behind(url, 20, 500) < memory.LEFT_MOST
+    assert memory.left_behind(url, 20, 1000) < memory.LEFT_MOST
 
 
 def test_bytes_on_the_wire_are_those_of_the_calls(url: str) -> None:
     found = memory.wire(url, 20)
-    assert all(sent > 300 and back > 0 for sent, back in found.values()), "every call names the pool's keys"
+    assert all(sent > 60 and back > 0 for sent, back in found.values()), "every call names a script, pool and lease"
     assert found["sample of 8 cards"][0] > 4 * found["acquire"][0]
