@@ -248,7 +248,7 @@ def draw(found: frame.Found, figure: Figure) -> None:
 @frame.options
 def main(run: frame.Run) -> None:
     """Print pairs a second and each master's work."""
-    turns, seconds = (15, 5.0) if run.long else (4, 2.0)
+    turns, seconds = (15, 5.0) if run.long else (4, 1.5)
     found = measure((1, MASTERS), CLIENTS, turns, seconds)
     seen = {
         way: {

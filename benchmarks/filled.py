@@ -8,10 +8,11 @@ from typing import Any
 
 from broker import Broker, calls
 from broker.hardware import FIELDS, WORDS
+from broker.lease import Lease
 from broker.ledger.scripts import script
 from broker.publish import Publisher
 from broker.units import GIB, MIB
-from broker.values import GpuReport, State
+from broker.values import GpuReport, LeaseVerdict, State
 
 CARDS_OF_A_HOST = 8
 #: The host of the card that is full, and the bytes that fill it: all but the reserve of 512 MiB.
@@ -34,10 +35,15 @@ class Size:
         """How many cards a sample of the first host has."""
         return min(self.gpus, CARDS_OF_A_HOST)
 
-    def agent(self, broker: Broker) -> Callable[[], object]:
-        """The first host's agent, which says all that NVML does: each call is a sample."""
+    def agent(self, broker: Broker) -> Callable[[Sequence[Lease]], object]:
+        """The first host's agent, which says all that NVML does: each call is a sample, with a word on these leases."""
         publisher, reports = Publisher(broker, "host-0"), cards(0, self.cards_of_first_host, talkative=True)
-        return lambda: publisher.publish(reports, HOUR_MS)
+
+        def sample(leases: Sequence[Lease] = ()) -> object:
+            verdicts = [LeaseVerdict(one.id, one.token, "alive", MIB, 0, 0) for one in leases]
+            return publisher.publish(reports, HOUR_MS, verdicts=verdicts)
+
+        return sample
 
     def __str__(self) -> str:
         """As a part of a name."""

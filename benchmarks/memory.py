@@ -26,11 +26,13 @@ import click
 
 from benchmarks import frame
 from benchmarks.filled import CARDS_OF_A_HOST, HOUR_MS, add_leases, cards, give_back, many
+from benchmarks.operations import LEASES_OF_A_HOST
 from benchmarks.weights import FUNCTIONS_MOST, Weight, pool, publish, used, weights
 from broker import Broker, calls
 from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from broker.units import GIB, MIB
+from broker.values import LeaseVerdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +45,7 @@ LEFT_MOST = 8.0
 #: The pool for which the sum is drawn up.
 PLANNED = {"cards": 100_000, "leases": 200_000, "waiters": 10_000, "ended a second": 2000}
 TOMBSTONE_SECONDS = 60
+SAMPLE = f"sample of {CARDS_OF_A_HOST} cards, {LEASES_OF_A_HOST} leases"
 
 
 def left_behind(url: str, held: int, pairs: int) -> float:
@@ -115,12 +118,13 @@ def wire(url: str, calls_: int) -> dict[str, tuple[float, float]]:
             publish(broker, f"host-{host}")
         held = list[Any]()
         agent, reports = Publisher(broker, "host-0"), cards("host-0", CARDS_OF_A_HOST, talkative=True)
+        verdicts = [LeaseVerdict(f"lease-{at}", 1 << 40, "alive", MIB, 0, 0) for at in range(LEASES_OF_A_HOST)]
         kinds: dict[str, Callable[[int], object]] = {
             "acquire": lambda at: held.append(broker.acquire(4 * GIB // calls_, lease_id=f"wire-{at}")),
             "renew": lambda at: broker.renew(held[at].id, held[at].token),
             "check": lambda at: broker.check(held[at].id, held[at].token),
             "release": lambda at: held[at].release(),
-            f"sample of {CARDS_OF_A_HOST} cards": lambda _: agent.publish(reports, HOUR_MS),
+            SAMPLE: lambda _: agent.publish(reports, HOUR_MS, verdicts=verdicts),
         }
         found = {}
         for name, call in kinds.items():

@@ -12,6 +12,9 @@ from broker.units import MIB
 
 #: What is the measure of all else.
 BARE = "return 1"
+#: Samples of a host of which nothing, and two leases of each card, are held.
+LEASES_OF_A_HOST = 2 * CARDS_OF_A_HOST
+PUBLISH, PUBLISH_LEASES = f"publish {CARDS_OF_A_HOST} cards", f"and {LEASES_OF_A_HOST} leases"
 #: A call of ``return 1`` is over in a microsecond, and the server counts whole ones.
 _BARE_TIMES = 10
 #: Records that a reading operation may fetch in one measurement, and its calls.
@@ -61,7 +64,11 @@ class Operations:
         asked = ("ask", *calls.ask(MIB).asking(False)[1:])
         yield "explain", measure(lambda _: b.call("explain", *asked))
         if self.size.gpus >= CARDS_OF_A_HOST:
-            yield f"publish {CARDS_OF_A_HOST} cards", measure(lambda _: self._agent())
+            yield PUBLISH, measure(lambda _: self._agent(()))
+            held = [b.acquire(MIB, host="host-0") for _ in range(LEASES_OF_A_HOST)]
+            yield PUBLISH_LEASES, measure(lambda _: self._agent(held))
+            for lease in held:
+                lease.release()
         yield "reap", measure(lambda _: b.reap())
 
     def _reads(self) -> Iterator[tuple[str, Cost]]:

@@ -21,10 +21,16 @@ import click
 from benchmarks import frame
 from benchmarks.filled import CARDS_OF_A_HOST
 from benchmarks.memory import JOURNAL, TOMBSTONE_SECONDS
+from benchmarks.memory import SAMPLE as WIRED_SAMPLE
+from benchmarks.operations import PUBLISH_LEASES
 from broker.units import GIB, MIB
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+#: What an agent sends: its cards, and a word on two leases of each.
+SAMPLE = "sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Fleet:
         """Calls a second, by operation."""
         started = self.leases / self.lease_seconds
         return {
-            f"publish {CARDS_OF_A_HOST} cards": self.cards / CARDS_OF_A_HOST / self.sample_seconds,
+            SAMPLE: self.cards / CARDS_OF_A_HOST / self.sample_seconds,
             "renew": self.leases / self.renew_seconds,
             "acquire": started,
             "check": started,
@@ -86,6 +92,7 @@ class Figures:
 def figures(growth: dict[str, Any], memory: dict[str, Any]) -> Figures:
     """The figures of two benchmarks' JSON."""
     call_us = {one["operation"]: one["cpu_us"][-1] for one in growth["raw"]["curves"] if one["grows"] == "cards"}
+    call_us[SAMPLE] = call_us[PUBLISH_LEASES]
     weights = {one["kind"]: one["used"] for one in memory["raw"]["weights"]}
     wire = {name: sent for name, (sent, _) in memory["raw"]["wire"].items()}
     return Figures(call_us, weights, wire)
@@ -114,8 +121,7 @@ def planned(fleet: Fleet, seen: Figures) -> Plan:
     rates = fleet.rates()
     cores = {operation: rate * seen.call_us[operation] / 1e6 for operation, rate in rates.items()}
     masters = max(1, math.ceil(sum(cores.values()) / fleet.busy))
-    sample = f"sample of {CARDS_OF_A_HOST} cards"
-    named = {f"publish {CARDS_OF_A_HOST} cards": sample, "queued acquire": "acquire"}
+    named = {SAMPLE: WIRED_SAMPLE, "queued acquire": "acquire"}
     counts = {
         "card": fleet.cards, "history": fleet.cards, "lease": fleet.leases, "waiter": fleet.waiters,
         "ended": rates["release"] * TOMBSTONE_SECONDS, "journal": JOURNAL * masters,

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import growth, memory
 from benchmarks.filled import Size
 from benchmarks.fit import Kind, fit, straight
-from benchmarks.operations import BARE
+from benchmarks.operations import BARE, PUBLISH, PUBLISH_LEASES
 from benchmarks.weights import Weight, weights
 from broker.embedded import EmbeddedServer
 
@@ -107,8 +107,8 @@ def test_every_operation_is_measured_in_every_pool_and_leaves_it_as_it_was(url: 
     assert measured.bare_us > 0
     names = set(seen[Size(16, 0, 0)])
     assert {"acquire", "renew", "check", "resize", "release", "refused acquire", "queued acquire", "cancel", "explain",
-            "publish 8 cards", "reap", "status", "available"} == names  # fmt: skip
-    assert set(seen[Size(1, 0, 0)]) == names - {"publish 8 cards"}
+            PUBLISH, PUBLISH_LEASES, "reap", "status", "available"} == names  # fmt: skip
+    assert set(seen[Size(1, 0, 0)]) == names - {PUBLISH, PUBLISH_LEASES}
     assert BARE not in names
     for size, costs in seen.items():
         assert all(len(one.server) == 2 and min(one.server) > 0 for one in costs.values()), size
@@ -152,4 +152,4 @@ def test_a_lease_given_back_leaves_nothing(url: str) -> None:
 def test_bytes_on_the_wire_are_those_of_the_calls(url: str) -> None:
     found = memory.wire(url, 20)
     assert all(sent > 60 and back > 0 for sent, back in found.values()), "every call names a script, pool and lease"
-    assert found["sample of 8 cards"][0] > 4 * found["acquire"][0]
+    assert found[memory.SAMPLE][0] > 4 * found["acquire"][0]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import scale
+from benchmarks import memory, scale
+from benchmarks.operations import PUBLISH_LEASES
 
-OPERATIONS = ("publish 8 cards", "renew", "acquire", "check", "release", "queued acquire")
+OPERATIONS = (PUBLISH_LEASES, "renew", "acquire", "check", "release", "queued acquire")
 KINDS = ("card", "history", "lease", "waiter", "ended", "journal", "connection")
 
 
@@ -19,7 +20,7 @@ def _measured(call_us: float = 100.0) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the benchmarks would have written of a server where every call takes as long and every thing 1,000 bytes."""
     curves = [{"operation": name, "grows": "cards", "cpu_us": [1.0, call_us]} for name in OPERATIONS]
     curves += [{"operation": name, "grows": "leases", "cpu_us": [7.0]} for name in OPERATIONS]
-    wire = dict.fromkeys(("acquire", "renew", "check", "release"), (1000, 10)) | {"sample of 8 cards": (8000, 10)}
+    wire = dict.fromkeys(("acquire", "renew", "check", "release"), (1000, 10)) | {memory.SAMPLE: (8000, 10)}
     weights = [{"kind": kind, "used": 1000.0} for kind in KINDS]
     return {"raw": {"curves": curves}}, {"raw": {"weights": weights, "wire": wire}}
 
@@ -27,13 +28,13 @@ def _measured(call_us: float = 100.0) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_cores_are_rates_by_costs_and_masters_are_cores_by_what_may_be_busy() -> None:
     fleet = scale.Fleet(cards=8000, leases_a_card=1, lease_seconds=100, renew_seconds=10, sample_seconds=5, waiters=0)
     assert fleet.rates() == {
-        "publish 8 cards": 200, "renew": 800, "acquire": 80, "check": 80, "release": 80, "queued acquire": 0,
+        "sample": 200, "renew": 800, "acquire": 80, "check": 80, "release": 80, "queued acquire": 0,
     }  # fmt: skip
     plan = scale.planned(fleet, scale.figures(*_measured(1000)))
     assert plan.cores["renew"] == pytest.approx(0.8)
     assert plan.busy == pytest.approx(1.24)
     assert plan.masters == 3, "at half a core each"
-    assert plan.carried["publish 8 cards"] == 200 * 8000
+    assert plan.carried["sample"] == 200 * 8000
 
 
 def test_memory_is_counts_by_weights() -> None:
@@ -46,12 +47,12 @@ def test_memory_is_counts_by_weights() -> None:
 
 
 def test_it_reads_what_the_benchmarks_wrote_and_says_what_is_missing(tmp_path: Path) -> None:
-    growth, memory = _measured()
+    growth, weighed = _measured()
     (tmp_path / "growth.json").write_text(json.dumps(growth))
     first = CliRunner().invoke(scale.main, ["--out", str(tmp_path)])
     assert first.exit_code == 2
     assert "python -m benchmarks.memory" in first.output
-    (tmp_path / "memory.json").write_text(json.dumps(memory))
+    (tmp_path / "memory.json").write_text(json.dumps(weighed))
     then = CliRunner().invoke(scale.main, ["--out", str(tmp_path), "--json", "--cards", "1000"])
     assert then.exit_code == 0, then.output
     assert json.loads((tmp_path / "scale.json").read_text())["raw"]["masters"] >= 1
