@@ -29,7 +29,7 @@ import click
 from redis import Redis
 from rq import Queue
 
-from benchmarks.roundtrip import prepared
+from benchmarks.filled import prepared
 from benchmarks.rq_job import develop, tell_time
 from broker import Broker
 from broker.embedded import EmbeddedServer
@@ -152,7 +152,9 @@ def parked(url: str, redis: Redis, broker: Broker, times: int) -> dict[str, floa
     queue, seconds = Queue("parked", connection=redis), []
     with worker(url, "worker_hooks.GpuWorker", queue.name):
         for _ in range(times):
-            held = [broker.acquire("5GiB", gpu=f"GPU-{card}", ttl=120, wait=10) for card in ("a0", "a1", "b0", "b1")]
+            held = [
+                broker.acquire("5GiB", gpu=f"GPU-{card}", ttl=120, wait=10) for card in ("a-0", "a-1", "b-0", "b-1")
+            ]
             job = queue.enqueue(tell_time, url, 0.0, meta={"gpu": GpuRequest.checked("5GiB").as_meta()})
             while job.get_status() != "scheduled" or not redis.zcard(broker.keys.seats(queue.name)):
                 time.sleep(0.01)
