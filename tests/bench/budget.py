@@ -84,8 +84,10 @@ def wrongs(name: str, now: Entry, budget: Entry | None) -> list[str]:
         else:
             found.append(f"{name} makes {seen} {unit}, budget {most}")
     if found:
-        more = {key: (Tally(now[key]) - Tally(budget[key]), Tally(budget[key]) - Tally(now[key]))
-                for key in ("clients", "scripts")}  # fmt: skip
+        more: dict[str, tuple[Tally[str], Tally[str]]] = {}
+        for key in ("clients", "scripts"):
+            after, before = Tally(now[key]), Tally(budget[key])
+            more[key] = after - before, before - after
         for key, (new, gone) in more.items():
             if new or gone:
                 found.append(f"  {key}: new {_listed(new)}; gone {_listed(gone)}")

@@ -28,8 +28,8 @@ from worker_hooks.request import GpuRequest
 
 Act = Callable[[], object]
 HOUR_MS = 3_600_000
-#: How often an operation is counted, each time from an empty server: the fewest count. What a busy machine adds, such as
-#: one more sign of life, it does not add every time.
+#: How often an operation is counted, each time from an empty server: the fewest count. What a busy machine adds, such
+#: as one more sign of life, it does not add every time.
 TIMES = 3
 PATIENCE_SECONDS = 60
 
@@ -272,7 +272,8 @@ def _rq_job(stage: Stage) -> Act:
     command = [sys.executable, "-m", "rq.cli", "worker", "-q", "-u", url, "-w", "worker_hooks.GpuSimpleWorker", "guard"]
     own = {"GPUBROKER_REDIS_URL": url, "GPUBROKER_POOL": "guard", "GPUBROKER_HOST": "h1"}
     worker = subprocess.Popen(command, env={**os.environ, **own})
-    stage.ending.callback(lambda: (worker.terminate(), worker.wait()))
+    stage.ending.callback(worker.wait)
+    stage.ending.callback(worker.terminate)
     stage.until_one_sleeps()
     queue = Queue("guard", connection=stage.ending.enter_context(Redis.from_url(url, socket_timeout=90)))
 

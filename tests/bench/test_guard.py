@@ -6,13 +6,15 @@ makes the server do more than its budget, and where it does less: then the budge
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable
 
 import pytest
 
 from benchmarks.counts import Counted, Counter
 from benchmarks.filled import Size, cards, fill
-from broker import Broker, calls
+from broker import Broker, Lease, calls
+from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from broker.units import MIB
 from tests.bench import budget
@@ -46,9 +48,9 @@ def test_less_than_the_budget_fails_and_says_how_to_lower_it() -> None:
     assert told[1] == "  scripts: new none; gone DEL lease: × 2"
 
 
-def test_what_was_counted_can_be_written_and_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_what_was_counted_can_be_written_and_read_again() -> None:
     found = {"a, b": budget.entry("acquire", Counted(1, ("acquire",), tuple(f"HMGET {i}" for i in range(99)), 1234))}
-    assert budget.tomllib.loads(budget.written(found)) == found
+    assert tomllib.loads(budget.written(found)) == found
 
 
 def _entry(*scripts: str) -> budget.Entry:
@@ -67,28 +69,24 @@ def _life(url: str, size: Size) -> dict[str, int]:
         agent, reports = Publisher(broker, "own"), cards("own", 1)
         agent.publish(reports, HOUR_MS)
         refused = calls.ask("70GiB", lease_id="refused", gpu="GPU-crowded-0")
-        acts = {
-            "acquire": lambda: broker.acquire(MIB, lease_id="one", ttl=86_400),
-            "renew": lambda: broker.renew("one", held.token),
-            "check": lambda: broker.check("one", held.token),
-            "release": lambda: broker.release("one", held.token),
+        held: list[Lease] = []
+        acts: dict[str, Callable[[], object]] = {
+            "acquire": lambda: held.append(broker.acquire(MIB, lease_id="one", ttl=86_400)),
+            "renew": lambda: held[0].renew(),
+            "check": lambda: broker.check("one", held[0].token),
+            "release": lambda: held[0].release(),
             "refused": lambda: broker.call("acquire", *refused.asking(False)),
             "queued": lambda: broker.call("acquire", *refused.asking(True)),
             "cancel": lambda: broker.cancel("refused"),
             "publish": lambda: agent.publish(reports, HOUR_MS),
         }
-        found = {}
-        for name, act in acts.items():
-            found[name] = len(counter.count(act).inside)
-            if name == "acquire":
-                held = next(lease for lease in [broker.get("one")] if lease is not None)
-    return found
+        return {name: len(counter.count(act).inside) for name, act in acts.items()}
 
 
 @pytest.fixture(scope="module")
-def small(redis_server: object) -> dict[str, int]:
+def small(redis_server: EmbeddedServer) -> dict[str, int]:
     """The counts of a pool of one card."""
-    return _life(redis_server.url, Size(1, 0, 0))  # type: ignore[attr-defined]
+    return _life(redis_server.url, Size(1, 0, 0))
 
 
 def test_a_thousand_cards_make_no_call_more_than_one(redis_url: str, small: dict[str, int]) -> None:
