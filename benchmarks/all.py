@@ -81,18 +81,18 @@ def one(bench: Bench, out: Path, long: bool, data: Path | None) -> Ended:
 
 def summary(ended: Sequence[Ended]) -> list[frame.Table]:
     """All goals, and the time that each benchmark took."""
+    told = [(end.name, goal) for end in ended if end.told for goal in end.told["goals"]]
     goals: list[list[frame.Cell]] = [
-        [f"{end.name}: {goal['name']}", goal["seen"], goal["aim"], "met" if goal["met"] else "missed", goal["why"]]
-        for end in ended if end.told for goal in end.told["goals"]
+        [f"{name}: {goal['name']}", goal["seen"], goal["aim"], "met" if goal["met"] else "missed"]
+        for name, goal in told
     ]  # fmt: skip
-    for row in goals:
-        row[4] = "" if row[3] == "met" else row[4]
+    why = [f"{name}: {goal['name']}: {goal['why']}" for name, goal in told if goal["why"] and not goal["met"]]
     times: list[list[frame.Cell]] = [
         [end.name, f"{end.seconds:.0f} s" if end.seconds else "", _outcome(end)] for end in ended
     ]
     total = sum(end.seconds for end in ended)
     return [
-        frame.Table("What was aimed at", ["benchmark: figure", "seen", "aim", "", "why not"], goals),
+        frame.Table("What was aimed at", ["benchmark: figure", "seen", "aim", ""], goals, "\n".join(["", *why])),
         frame.Table(f"{total / 60:.1f} minutes in all", ["benchmark", "took", ""], times),
     ]
 
@@ -125,7 +125,7 @@ def main(long: bool, only: tuple[str, ...], data: Path | None, out: Path) -> Non
         ended.append(one(bench, out, long, data))
     for table in summary(ended):
         if table.rows:
-            click.echo(f"\n{table.title}\n{frame.columns(table)}")
+            click.echo(f"\n{table.title}\n{frame.columns(table)}{table.note}")
     if any(end.seconds and end.told is None for end in ended):
         raise click.exceptions.Exit(1)
 

@@ -12,26 +12,9 @@ from benchmarks.agent_cost import AGENT, READER
 
 
 def test_every_figure_is_there(tmp_path: Path) -> None:
-    short = [
-        "--seconds",
-        "2",
-        "--samples",
-        "30",
-        "--fleet-seconds",
-        "3",
-        "--day",
-        "60",
-        "--json",
-        "--out",
-        str(tmp_path),
-    ]
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.agent", *short, "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=True,
-    )
+    short = ["--seconds", "2", "--samples", "30", "--fleet-seconds", "3", "--day", "60", "--json"]
+    command = [sys.executable, "-m", "benchmarks.agent", *short, "--out", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
     told = json.loads(run.stdout)["raw"]
     assert set(told["cost"]) == {"gpubroker agent", "its reader of NVML", "nvitop", "gpustat"}
     assert all(10 < one["rss_mib"] < 200 and one["cpu_percent"] < 100 for one in told["cost"].values())
