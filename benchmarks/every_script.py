@@ -72,6 +72,16 @@ def judged(broker: Broker, times: int) -> dict[str, float]:
     return {name: median(those) for name, those in ratios.items()}
 
 
+def of_a_command(broker: Broker, times: int) -> float:
+    """Microseconds that Lua takes to have the server run one of the cheapest commands: in a loop of many."""
+    number, keys = 20, [broker.keys.config]
+    sha = broker.redis.script_load(f"for _ = 1, {number} do redis.call('HGET', KEYS[1], 'version') end return 1")
+    meter = Meter(broker, times)
+    bare = meter.bare().mean_us
+    looped = meter.measure(lambda _: broker.redis.execute_command("EVALSHA", sha, 1, *keys))  # type: ignore[no-untyped-call]
+    return (looped.mean_us - bare) / number
+
+
 def _measured(meter: Meter, row: Row) -> tuple[float, float]:
     if row.before is None and row.after is None:
         cost = meter.measure(row.call)

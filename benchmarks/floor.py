@@ -124,6 +124,7 @@ def main(run: frame.Run) -> None:
         progress.update(bar, advance=1, description="every script")
         with pool(server) as broker, Counter(server.url, broker.keys) as counter:
             judged = every_script.judged(broker, much.calls)
+            command_us = every_script.of_a_command(broker, much.calls)
             costs = every_script.measured(broker, counter, much.calls)
         progress.update(bar, advance=1, description="pairs")
         with pool(server) as broker:
@@ -132,37 +133,47 @@ def main(run: frame.Run) -> None:
         disk = on_disk(much)
         progress.update(bar, advance=1, description="hand-over")
         hands = [hand_over.measured(server.url, others, much.hand_overs) for others in (0, 1000)]
-    run.tell(found(spent, judged, costs, pairs, disk, hands), draw, (12, 9))
+    run.tell(found(spent, judged, command_us, costs, pairs, disk, hands), draw, (12, 9))
 
 
 def found(
-    spent: list[Spent], judged: dict[str, float], costs: list[Cost], pairs: list[tuple[Load, Load]],
-    disk: list[tuple[str, Load]], hands: list[HandOver],
+    spent: list[Spent], judged: dict[str, float], command_us: float, costs: list[Cost],
+    pairs: list[tuple[Load, Load]], disk: list[tuple[str, Load]], hands: list[HandOver],
 ) -> frame.Found:  # fmt: skip
     """All of it as tables, goals and raw figures."""
     return frame.Found(
         "floor", "Against the floor: a bare EVALSHA", __doc__ or "",
-        [_trips(spent), _where(spent), _scripts(costs), _pairs(pairs), _disk(disk), _hands(hands)],
-        _goals({one.name: one for one in spent}, judged, hands),
+        [_trips(spent), _where(spent), _scripts(costs, command_us), _pairs(pairs), _disk(disk), _hands(hands)],
+        _goals({one.name: one for one in spent}, judged, {one.name: one for one in costs}, command_us, hands),
         {
-            "spent": [asdict(one) for one in spent], "judged": judged, "scripts": [asdict(one) for one in costs],
+            "spent": [asdict(one) for one in spent], "judged": judged,
+            "command_us": command_us, "scripts": [asdict(one) for one in costs],
             "pairs": [{"pairs": asdict(ours), "bare": asdict(bare)} for ours, bare in pairs],
             "disk": [{"file": how, **asdict(one)} for how, one in disk], "hand_over": [asdict(one) for one in hands],
         },
     )  # fmt: skip
 
 
-def _goals(spent: dict[str, Spent], judged: dict[str, float], hands: list[HandOver]) -> list[frame.Goal]:
+def _goals(
+    spent: dict[str, Spent], judged: dict[str, float], costs: dict[str, Cost], command_us: float, hands: list[HandOver],
+) -> list[frame.Goal]:  # fmt: skip
     goals = [
         frame.Goal(f"{name}, × a bare EVALSHA's round trip", spent[name].ratio, most, why=_why(spent[name], most))
         for name, most in (("acquire", ACQUIRE_MOST), ("release", RELEASE_MOST))
     ]
     goals += [
-        frame.Goal(f"server time of {name}, × `return 1`", judged[name], most)
+        frame.Goal(f"server time of {name}, × `return 1`", judged[name], most, why=_why_slow(costs, name, command_us))
         for name, most in (("acquire", ACQUIRE_SERVER_MOST), ("release", RELEASE_SERVER_MOST))
     ]
     return goals + [
-        frame.Goal(f"hand-over beside {one.others:,} others, round trips", one.round_trips, HAND_OVER_MOST)
+        frame.Goal(
+            f"hand-over beside {one.others:,} others, round trips",
+            one.round_trips,
+            HAND_OVER_MOST,
+            why=(
+                f"{one.hand_over_us:.0f} µs hold two scripts, one of which serves, and the wake of a process that slept"
+            ),
+        )
         for one in hands
     ]
 
@@ -176,6 +187,12 @@ def _why(one: Spent, most: float) -> str:
     }
     part = max(beyond, key=lambda name: beyond[name])
     return f"{one.whole_us - most * one.bare_us:.0f} µs too long; {part} alone takes {beyond[part]:.0f} µs"
+
+
+def _why_slow(costs: dict[str, Cost], name: str, command_us: float) -> str:
+    """What the commands inside would take alone, were each as cheap as the cheapest."""
+    alone = costs[name].inside * command_us / costs["return 1"].mean_us
+    return f"its {costs[name].inside} commands alone, were they the cheapest, would take {alone:.0f} ×"
 
 
 def _trips(spent: list[Spent]) -> frame.Table:
@@ -200,7 +217,7 @@ def _where(spent: list[Spent]) -> frame.Table:
     )  # fmt: skip
 
 
-def _scripts(costs: list[Cost]) -> frame.Table:
+def _scripts(costs: list[Cost], command_us: float) -> frame.Table:
     rows: list[list[frame.Cell]] = [
         [one.name, f"{one.script}.lua" if one.script else "", one.mean_us, one.ratio, one.tail_us, one.inside]
         for one in costs
@@ -208,6 +225,7 @@ def _scripts(costs: list[Cost]) -> frame.Table:
     return frame.Table(
         "Server time of every script, one card",
         ["call", "script", "mean µs", "× return 1", "p99.9 ≤ µs", "commands inside"], rows,
+        f"One of the cheapest commands (HGET), called from Lua in a loop, takes the server {command_us:.2f} µs.",
     )  # fmt: skip
 
 

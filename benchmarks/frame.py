@@ -59,7 +59,7 @@ class Goal:
     def aim(self) -> str:
         """The aim, in signs."""
         bounds = (("≥", self.least), ("≤", self.most))
-        return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+        return ", ".join(f"{sign} {shown(bound)}" for sign, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True, slots=True)

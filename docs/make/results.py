@@ -57,7 +57,7 @@ def _section(one: dict[str, Any], folder: Path) -> str:
         parts.append(f"**{told['title']}**\n\n{table(told['columns'], rows)}")
         if told["note"]:
             parts.append(told["note"])
-    heading = f"### How {name.replace('_', ' ')} is measured {{#{name}-method}}"
+    heading = f"### How it was measured {{#{name}-method}}"
     parts += [heading, docstring(_flush(one["method"]))]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 

@@ -86,8 +86,8 @@ def wrongs(name: str, now: Entry, budget: Entry | None) -> list[str]:
     if found:
         more: dict[str, tuple[Tally[str], Tally[str]]] = {}
         for key in ("clients", "scripts"):
-            after, before = Tally(now[key]), Tally(budget[key])
-            more[key] = after - before, before - after
+            seen, most = Tally[str](now[key]), Tally[str](budget[key])
+            more[key] = seen - most, most - seen
         for key, (new, gone) in more.items():
             if new or gone:
                 found.append(f"  {key}: new {_listed(new)}; gone {_listed(gone)}")
