@@ -192,7 +192,8 @@ def _why(one: Spent, most: float) -> str:
 def _why_slow(costs: dict[str, Cost], name: str, command_us: float) -> str:
     """What the commands inside would take alone, were each as cheap as the cheapest."""
     alone = costs[name].inside * command_us / costs["return 1"].mean_us
-    return f"its {costs[name].inside} commands alone, were they the cheapest, would take {alone:.0f} ×"
+    inside = f"{alone:.1f} × are its {costs[name].inside} commands at the price of the cheapest"
+    return f"{inside}; the rest is what they do beyond that, and Lua"
 
 
 def _trips(spent: list[Spent]) -> frame.Table:
