@@ -193,7 +193,8 @@ def draw(told: frame.Found, figure: Figure) -> None:
     for chart, (workload, rules) in zip(figure.subplots(1, len(seen), sharey=True), seen.items(), strict=True):
         for rule, (attempts, asked) in rules.items():
             chart.plot([attempts], [asked], "*" if rule == "Ours" else "o", markersize=9, label=rule)
-        chart.set(title=workload.replace("_", " "), xlabel="attempts a job", yscale="log")
+        chart.set(title=workload.replace("_", " "), xlabel="attempts a job")
+        chart.margins(0.15)
     figure.axes[0].set_ylabel("bytes asked a byte needed")
     figure.axes[0].legend(fontsize=8)
 
