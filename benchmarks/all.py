@@ -36,14 +36,17 @@ ALL = (
     Bench("floor", 80),
     Bench("peers", 110),
     Bench("openb", 60, wants_data=True),
-    Bench("growth", 100),
-    Bench("cluster", 60),
+    Bench("growth", 75),
+    Bench("memory", 20),
+    Bench("cluster", 40),
+    Bench("failover", 30),
+    Bench("scale", 5),
     Bench("rq", 60),
-    Bench("makespan", 60, ("--quick",)),
+    Bench("makespan", 45, ("--quick",)),
     Bench("right_size", 15),
     Bench("agent", 60),
     Bench("http", 40),
-    Bench("scrape", 15),
+    Bench("scrape", 10),
 )
 
 

@@ -71,7 +71,7 @@ class _Ways:
     """Every way to make every call, prepared so that what is timed is the call alone."""
 
     def __init__(self, broker: Broker) -> None:
-        self.broker, self.keys = broker, broker.keys.all
+        self.broker, self.keys = broker, broker.keys.declared
         self.bare = broker.redis.script_load("return 1")
         self.shas = {name: broker.redis.script_load(script(name).text) for name in ("acquire", "release")}
         self.socket = connected(broker.url)

@@ -112,7 +112,7 @@ class _Bare(_Client):
 
 def _client(url: str, pool: str, name: str, bare: bool) -> _Client:
     """One client, named so that no other's leases have its leases' names."""
-    keys, numbers = Keys(pool).all, itertools.count(1)
+    keys, numbers = Keys(pool).declared, itertools.count(1)
     acquire, release = (_sha("return 1") if bare else script(which).sha for which in ("acquire", "release"))
     request = calls.ask(MIB, lease_id=f"{name}-{_MARK}").asking(False)
     asks, number = _around(packed("EVALSHA", acquire, len(keys), *keys, *request), f"{name}-{_MARK}")
