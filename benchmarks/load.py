@@ -49,7 +49,10 @@ class Load:
         """What there was no more of."""
         if self.server_core >= 0.8:
             return "the server"
-        return "the clients" if self.clients_core >= 0.8 * min(self.clients, PROCESSES_MOST) else "the way and back"
+        if self.clients_core >= 0.8 * min(self.clients, PROCESSES_MOST):
+            return "the clients"
+        # With several clients there is always one that asks: a server that is idle then was not given a processor.
+        return "the way and back" if self.clients == 1 else "other work on this machine"
 
 
 def packed(*words: str | int | bytes) -> bytes:

@@ -48,6 +48,7 @@ def test_what_a_load_is_bound_by() -> None:
     assert load.Load(8, 1, 1, 0.97, 0.5).bound_by == "the server"
     assert load.Load(8, 1, 1, 0.6, 1.9).bound_by == "the clients"
     assert load.Load(1, 1, 1, 0.5, 0.3).bound_by == "the way and back"
+    assert load.Load(8, 1, 1, 0.5, 0.3).bound_by == "other work on this machine"
 
 
 def test_a_command_is_laid_out_as_the_server_reads_it() -> None:
