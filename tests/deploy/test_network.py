@@ -130,9 +130,7 @@ def _on_the_wire(server: Server, broker: Broker) -> tuple[int, int]:
     """Bytes of an acquire, and of its reply."""
     argv = calls.ask("1GiB", lease_id="cut-0000", ttl=30, wait=0).asking(False)
     packer = broker.redis.connection_pool.make_connection()
-    request = b"".join(
-        packer.pack_command("EVALSHA", script("acquire").sha, 2, *broker.keys.declared, *argv)
-    )
+    request = b"".join(packer.pack_command("EVALSHA", script("acquire").sha, 2, *broker.keys.declared, *argv))
     broker.acquire("1GiB").release()  # the server knows the script
     with socket.create_connection((HOST, server.port)) as raw:
         raw.sendall(request)

@@ -15,7 +15,7 @@ from typing import Self
 
 _CHUNK = 1 << 16
 #: What a client says right after connecting: losing those replies would test the client's handshake alone.
-_HANDSHAKE = (b"HELLO", b"CLIENT", b"AUTH", b"SELECT", b"PING")
+HANDSHAKE = (b"HELLO", b"CLIENT", b"AUTH", b"SELECT", b"PING")
 
 
 class _Link:
@@ -240,7 +240,7 @@ class Proxy:
 
     def _mark(self, link: _Link, request: bytes) -> None:
         """Decide what becomes of a request that is whole, before its last byte is forwarded."""
-        if any(word in request[:40].upper() for word in _HANDSHAKE):
+        if any(word in request[:40].upper() for word in HANDSHAKE):
             return
         again = False
         with self._lock:
