@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-gpu soak mutants upstream lint format bench docs install clean
+.PHONY: demo test test-gpu soak mutants upstream lint format bench bench-keep budget docs install clean
 
 install: $(VENV)/.installed
 
@@ -45,19 +45,14 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## the ledger beside a bare EVALSHA and in pools of all sizes; the agent beside others; jobs beside plain rq; a makespan; right sizes
-	$(BIN)/python -m benchmarks.roundtrip
-	$(BIN)/python -m benchmarks.ledger
-	$(BIN)/python -m benchmarks.growth
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.cluster
-	$(BIN)/python -m benchmarks.failover
-	$(BIN)/python -m benchmarks.scale
-	$(BIN)/python -m benchmarks.agent
-	$(BIN)/python -m benchmarks.http
-	$(BIN)/python -m benchmarks.rq
-	$(BIN)/python -m benchmarks.makespan
-	$(BIN)/python -m benchmarks.right_size
+bench: install  ## every benchmark, quick, ten minutes in all, and what is met; ARGS='--only floor', '--long', '--data DIR' (the trace of openb)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-keep: install  ## what the benchmarks wrote becomes the results page's; ARGS='--only floor'
+	$(BIN)/python -m benchmarks.keep $(ARGS)
+
+budget: install  ## what each operation makes the server do becomes what the guard allows
+	$(BIN)/python -m tests.bench.budget --write $(ARGS)
 
 docs: install  ## the documentation, into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

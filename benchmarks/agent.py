@@ -10,28 +10,27 @@ Fleet: one process publishes for 1,000 hosts in turn, 8 cards each, paced to 3 s
 a lease all the while; the server's processor time is its own count (``INFO cpu``). Day: so many samples of one host, as
 fast as they go, 28,800 are a day at 3 s; growth is counted from the first fifth on, as everything gets its size before.
 
-``python -m benchmarks.agent [--seconds S] [--fleet-seconds S] [--samples N] [--day N] [--json]``
+``python -m benchmarks.agent [--seconds S] [--fleet-seconds S] [--samples N] [--day N] [--long] [--json] [--out DIR]``
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 from agent.sampler import Sampler
 from agent.sources import Process, Reading
+from benchmarks import frame
 from benchmarks.agent_cost import AGENT, CARDS, INTERVAL_SECONDS, READER, cost, usage
 from broker import Broker, InsufficientMemory, State, plans
 from broker.embedded import EmbeddedServer
@@ -40,14 +39,30 @@ from broker.thresholds import Thresholds
 from broker.units import GIB
 from broker.values import GpuReport
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 HOSTS = 1000
-#: What is aimed at; see ``docs/costs.md`` for what was seen.
+#: What is aimed at.
 CPU_MOST, RSS_MOST_MIB, VISIBLE_MOST_MS, PACE_LEAST = 0.5, 45.0, 5.0, 0.99
 #: Growth over a day: allocators breathe, and streams are cut by whole nodes of 100 entries.
 GROWTH_MOST_KIB, NODE = 1024.0, 100
 
 #: A figure: name, value, and what it should be: "at most" or "at least" a number, or nothing.
-Figure = tuple[str, float, tuple[str, float] | None]
+Seen = tuple[str, float, tuple[str, float] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Much:
+    """How much of everything: seconds, samples."""
+
+    seconds: float
+    samples: int
+    fleet_seconds: float
+    day: int
+
+
+QUICK, LONG = Much(18.0, 300, 10.0, 2000), Much(60.0, 1000, 30.0, 28_800)
 
 
 @contextmanager
@@ -204,7 +219,7 @@ def day(count: int) -> dict[str, float]:
     return told
 
 
-def judged(told: dict[str, Any]) -> list[Figure]:
+def judged(told: dict[str, Any]) -> list[Seen]:
     """Every figure beside what is aimed at."""
     cost_of, fresh, fleet_, day_ = told["cost"], told["visible"], told["fleet"], told["day"]
     own, others = cost_of[AGENT], [cost_of[name] for name in cost_of if name not in (AGENT, READER)]
@@ -237,50 +252,66 @@ def judged(told: dict[str, Any]) -> list[Figure]:
     ]  # fmt: skip
 
 
-def verdict(value: float, aim: tuple[str, float] | None) -> str:
-    """Whether a figure met its target."""
-    if aim is None:
-        return ""
-    way, bound = aim
-    met = value <= bound if way == "at most" else value >= bound
-    return f"{way} {bound:,.6g}: {'met' if met else 'missed'}"
+def found(told: dict[str, Any]) -> frame.Found:
+    """All of it as tables, goals and raw figures."""
+    keys = {
+        "cpu_percent": "% of a core",
+        "rss_mib": "MiB resident",
+        "growth_mib": "MiB grown",
+        "descriptors": "descriptors",
+    }
+    programs: list[list[frame.Cell]] = [[name, *(one[key] for key in keys)] for name, one in told["cost"].items()]
+    seen = judged(told)
+    return frame.Found(
+        "agent", "An agent, beside other collectors; and a thousand of them", __doc__ or "",
+        [
+            frame.Table(
+                f"{CARDS} cards, read every {INTERVAL_SECONDS:g} s", ["program", *keys.values()], programs,
+                "Resident memory of two processes, added up, counts what they share twice.",
+            ),
+            frame.Table("Figures", ["figure", "seen"], [[name, value] for name, value, _ in seen]),
+        ],
+        [
+            frame.Goal(name, value, aim[1] if aim[0] == "at most" else None, aim[1] if aim[0] == "at least" else None)
+            for name, value, aim in seen if aim is not None
+        ],
+        told,
+    )  # fmt: skip
 
 
-def show(console: Console, told: dict[str, Any]) -> None:
-    """The figures as tables."""
-    table = Table("program", "% of a core", "MiB resident", "MiB grown", "descriptors", title="8 cards, every 3 s")
-    for name, one in told["cost"].items():
-        table.add_row(
-            name, *(f"{one[key]:.2f}" for key in ("cpu_percent", "rss_mib", "growth_mib")), str(one["descriptors"])
-        )
-    console.print(table)
-    figures = Table("figure", "seen", "target")
-    for name, value, aim in judged(told):
-        figures.add_row(name, f"{value:,.2f}", verdict(value, aim))
-    console.print(figures)
+def draw(told: frame.Found, figure: Figure) -> None:
+    """Processor time and memory of all programs, ours one upon the other."""
+    cost_of = told.raw["cost"]
+    others = [name for name in cost_of if name not in (AGENT, READER)]
+    for chart, (key, words) in zip(
+        figure.subplots(1, 2), (("cpu_percent", "% of a core"), ("rss_mib", "MiB resident")), strict=True
+    ):
+        own = [cost_of[AGENT][key], cost_of[READER][key]]
+        chart.bar(["gpubroker"], own[:1], label="agent", color="#4878a8")
+        chart.bar(["gpubroker"], own[1:], bottom=own[:1], label="its reader of NVML", color="#a8c4de")
+        chart.bar(others, [cost_of[name][key] for name in others], color="#b0b0b0")
+        chart.set(title=f"{words}: {CARDS} cards, every {INTERVAL_SECONDS:g} s")
+        chart.legend(fontsize=8)
 
 
 @click.command()
-@click.option("--seconds", default=60.0, show_default=True, help="For the cost of an agent.")
-@click.option("--samples", default=500, show_default=True, help="For sample to visible.")
-@click.option("--fleet-seconds", default=20.0, show_default=True, help="For 1,000 hosts.")
-@click.option("--day", "count", default=3000, show_default=True, help="Samples; a day has 28800.")
-@click.option("--json", "as_json", is_flag=True, help="Print raw figures.")
-def main(seconds: float, samples: int, fleet_seconds: float, count: int, as_json: bool) -> None:
+@click.option("--seconds", type=float, help="For the cost of an agent [18; long: 60].")
+@click.option("--samples", type=int, help="For sample to visible [300; long: 1000].")
+@click.option("--fleet-seconds", type=float, help="For 1,000 hosts [10; long: 30].")
+@click.option("--day", type=int, help="Samples [2000; long: a whole day's 28800].")
+@frame.options
+def main(run: frame.Run, **given: Any) -> None:
     """Measure, and print what was seen beside what is aimed at."""
-    console = Console(stderr=as_json)
-    told: dict[str, Any] = {}
+    much = replace(LONG if run.long else QUICK, **{name: value for name, value in given.items() if value is not None})
     steps: dict[str, Callable[[], Any]] = {
-        "cost": lambda: cost(seconds), "visible": lambda: visible(samples), "fleet": lambda: fleet(fleet_seconds),
-        "day": lambda: day(count),
+        "cost": lambda: cost(much.seconds), "visible": lambda: visible(much.samples),
+        "fleet": lambda: fleet(much.fleet_seconds), "day": lambda: day(much.day),
     }  # fmt: skip
-    for name, step in steps.items():
-        with console.status(name):
-            told[name] = step()
-    if as_json:
-        click.echo(json.dumps(told))
-    else:
-        show(console, told)
+    told: dict[str, Any] = {}
+    with run.progress() as progress:
+        for name in progress.track(steps, description="agent"):
+            told[name] = steps[name]()
+    run.tell(found(told), draw)
 
 
 if __name__ == "__main__":

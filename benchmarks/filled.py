@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from broker import Broker, calls
@@ -72,6 +72,14 @@ def fill(broker: Broker, size: Size) -> None:
     broker.acquire(FULL, gpu=f"GPU-{CROWDED}-0", ttl=86_400)
     add_leases(broker, size.leases)
     add_waiters(broker, size.waiters)
+
+
+def prepared(url: str) -> Broker:
+    """A broker on a pool of two hosts, ``a`` and ``b``, with two cards of 6 GiB each."""
+    broker = Broker.from_url(url)
+    for host in ("a", "b"):
+        Publisher(broker, host).publish([replace(one, memory_total_bytes=6 * GIB) for one in cards(host, 2)], 600_000)
+    return broker
 
 
 def add_leases(broker: Broker, count: int, name: str = "lease") -> None:

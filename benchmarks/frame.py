@@ -9,6 +9,7 @@ machine's speed is not the project's), prints tables, and writes ``NAME.json`` a
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -40,6 +41,15 @@ class Goal:
     #: Why it is missed, where it is known.
     why: str = ""
 
+    def __post_init__(self) -> None:
+        """Check that there is an aim.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.most is None and self.least is None:
+            raise ValueError(f"{self.name}: say the most or the least that it should be")
+
     @property
     def met(self) -> bool:
         """Whether the figure is where it should be; one that is no number is not."""
@@ -48,7 +58,8 @@ class Goal:
     @property
     def aim(self) -> str:
         """The aim, in signs."""
-        return f"≤ {self.most:g}" if self.most is not None else f"≥ {self.least:g}"
+        bounds = (("≥", self.least), ("≤", self.most))
+        return ", ".join(f"{sign} {shown(bound)}" for sign, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,8 @@ def shown(cell: Cell) -> str:
         return ""
     if isinstance(cell, str):
         return cell
+    if not math.isfinite(cell):
+        return "none"
     if isinstance(cell, int) or abs(cell) >= 1000:
         return f"{cell:,.0f}"
     return f"{cell:.3g}" if abs(cell) < 100 else f"{cell:.0f}"
@@ -87,7 +100,7 @@ def shown(cell: Cell) -> str:
 
 def machine() -> dict[str, Any]:
     """The machine that the figures are from, in words that say nothing of whose it is."""
-    cpu = "unknown"
+    cpu = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
@@ -109,34 +122,65 @@ class Run:
         """A bar on a terminal, nothing elsewhere."""
         return Progress(transient=True, disable=self.as_json or not sys.stderr.isatty())
 
-    def tell(self, found: Found, draw: Callable[[Found, Figure], None]) -> None:
-        """Write JSON and PNG, and print the tables, or the JSON."""
+    def tell(
+        self, found: Found, draw: Callable[[Found, Figure], None], size: tuple[float, float] = (9, 5)
+    ) -> dict[str, Any]:
+        """Write JSON and PNG (of that size in inches), and print the tables, or the JSON. Returns what was written."""
         self.out.mkdir(parents=True, exist_ok=True)
-        written = {
+        took = time.monotonic() - self._begun
+        written: dict[str, Any] = _sound({
             **asdict(found),
-            "goals": [{**asdict(goal), "met": goal.met} for goal in found.goals],
+            "goals": [{**asdict(goal), "met": goal.met, "aim": goal.aim} for goal in found.goals],
             "machine": self.machine,
             "date": time.strftime("%Y-%m-%d"),
-            "took_seconds": round(time.monotonic() - self._begun, 1),
+            "took_seconds": round(took, 1),
             "long": self.long,
-        }
-        path = self.out / f"{found.name}.json"
-        path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
-        picture = self.out / f"{found.name}.png"
-        _draw(found, draw, picture)
+        })  # fmt: skip
+        path, picture = self.out / f"{found.name}.json", self.out / f"{found.name}.png"
+        path.write_text(dumped(written) + "\n", encoding="utf-8")
+        _draw(found, draw, picture, size)
         if self.as_json:
             click.echo(json.dumps(written, ensure_ascii=False))
-            return
-        for table in found.tables:
-            click.echo(f"\n{table.title}\n{columns(table)}")
-            if table.note:
-                click.echo(table.note)
-        if found.goals:
-            click.echo("")
-        for goal in found.goals:
-            why = f" ({goal.why})" if goal.why and not goal.met else ""
-            click.echo(f"{goal.name}: {shown(goal.seen)}, aim {goal.aim}: {'met' if goal.met else 'missed'}{why}")
-        click.echo(f"\n{path}, {picture}; {written['took_seconds']:.0f} s")
+        else:
+            _print(found)
+            click.echo(f"\n{path}, {picture}; {took:.0f} s")
+        return written
+
+
+def _print(found: Found) -> None:
+    for table in found.tables:
+        click.echo(f"\n{table.title}\n{columns(table)}")
+        if table.note:
+            click.echo(table.note)
+    if found.goals:
+        click.echo("")
+    for goal in found.goals:
+        why = f" ({goal.why})" if goal.why and not goal.met else ""
+        click.echo(f"{goal.name}: {shown(goal.seen)}, aim {goal.aim}: {'met' if goal.met else 'missed'}{why}")
+
+
+def dumped(written: Any, depth: int = 3) -> str:
+    """JSON for people and for version control: so deep a line each, what lies deeper on one line."""
+
+    def text(value: Any, left: int, indent: str) -> str:
+        if left == 0 or not value or not isinstance(value, dict | list):
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        inner, more = indent + " ", left - 1
+        if isinstance(value, dict):
+            lines = [f"{json.dumps(key, ensure_ascii=False)}: {text(one, more, inner)}" for key, one in value.items()]
+            return f"{{\n{inner}" + f",\n{inner}".join(lines) + f"\n{indent}}}"
+        return f"[\n{inner}" + f",\n{inner}".join(text(one, more, inner) for one in value) + f"\n{indent}]"
+
+    return text(written, depth, "")
+
+
+def _sound(value: Any) -> Any:
+    """As JSON has it: numbers that are none, such as the mean of nothing, become ``null``; keys become texts."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _sound(one) for key, one in value.items()}
+    return [_sound(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def columns(table: Table) -> str:
@@ -152,13 +196,13 @@ def columns(table: Table) -> str:
     )
 
 
-def _draw(found: Found, draw: Callable[[Found, Figure], None], path: Path) -> None:
+def _draw(found: Found, draw: Callable[[Found, Figure], None], path: Path, size: tuple[float, float]) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure = pyplot.figure(figsize=(9, 5), layout="constrained")
+    figure = pyplot.figure(figsize=size, layout="constrained")
     draw(found, figure)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -7,14 +7,13 @@ borrows and gives back ten times a second, all on one machine. Reads are made ov
 Streams are opened by another process, which takes all that comes and counts it; the server's processor time is taken
 from ``/proc`` (user and system) over so many seconds, first without streams, then with ``--streams`` of each kind.
 
-``python -m benchmarks.http [--cards N] [--streams N] [--seconds S] [--json]``
+``python -m benchmarks.http [--cards N] [--streams N] [--seconds S] [--long] [--json] [--out DIR]``
 """
 
 from __future__ import annotations
 
 import asyncio
 import http.client
-import json
 import subprocess
 import sys
 import time
@@ -23,16 +22,20 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
 
+from benchmarks import frame
 from benchmarks.filled import CARDS_OF_A_HOST, cards
 from broker import Broker
 from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from broker.units import MIB
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 P99_MOST_MS, CORE_MOST = 5.0, 0.5
 _INTERVAL_SECONDS = 3.0
@@ -189,10 +192,11 @@ def _idle(process: psutil.Process, seconds: float) -> float:
 @click.command()
 @click.option("--cards", "count", type=int, default=1000, show_default=True)
 @click.option("--streams", "open_streams", type=int, default=200, show_default=True)
-@click.option("--seconds", type=float, default=20.0, show_default=True, help="For each figure.")
-@click.option("--json", "as_json", is_flag=True)
-def main(count: int, open_streams: int, seconds: float, as_json: bool) -> None:
+@click.option("--seconds", type=float, help="For each figure [5; long: 20].")
+@frame.options
+def main(run: frame.Run, count: int, open_streams: int, seconds: float | None) -> None:
     """Status reads, and open event streams, at so many cards."""
+    seconds = seconds or (20.0 if run.long else 5.0)
     context = get_context("spawn")
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedServer())
@@ -205,7 +209,8 @@ def main(count: int, open_streams: int, seconds: float, as_json: bool) -> None:
         for number in range(100):
             broker.acquire(64 * MIB, lease_id=f"lease-{number}", ttl=86_400)
         helpers[1].start()
-        stack.callback(lambda: [helper.kill() for helper in helpers])
+        for helper in helpers:
+            stack.callback(helper.kill)
         port, process = stack.enter_context(served(server.url))
         told: dict[str, Any] = {"cards": count, "idle_core": _idle(process, min(seconds, 5))}
         reads(port, 1)  # warms the caches on both sides
@@ -214,30 +219,55 @@ def main(count: int, open_streams: int, seconds: float, as_json: bool) -> None:
             name: streams(port, process, path, open_streams, seconds)
             for name, path in (("live", "/api/live"), ("events", "/api/events"))
         }
-    if as_json:
-        click.echo(json.dumps(told, indent=2))
-    else:
-        _print(told)
+    run.tell(found(told), draw)
 
 
-def _print(told: dict[str, Any]) -> None:
-    click.echo(f"{told['cards']} cards; nobody asking: {told['idle_core']:.3f} of a core\n")
-    click.echo(
-        f"{'read':<12}{'count':>7}{'p50 ms':>9}{'p99 ms':>9}{'most ms':>9}{'bytes':>10}   p99 <= {P99_MOST_MS:g} ms"
-    )
-    for name, row in told["reads"].items():
-        met = "met" if row["p99_ms"] <= P99_MOST_MS else "missed"
-        click.echo(
-            f"{name:<12}{row['count']:>7}{row['p50_ms']:>9.2f}{row['p99_ms']:>9.2f}{row['most_ms']:>9.2f}"
-            f"{row['bytes']:>10}   {met}"
-        )
-    click.echo(f"\n{'streams':<12}{'open':>7}{'core':>9}{'MB/s to all':>13}{'RSS MB':>9}   core <= {CORE_MOST:g}")
-    for name, row in told["streams"].items():
-        met = "met" if row["core"] <= CORE_MOST else "missed"
-        click.echo(
-            f"{name:<12}{row['streams']:>7}{row['core']:>9.3f}{row['bytes_a_second'] / 1e6:>13.2f}"
-            f"{row['rss_mb']:>9.1f}   {met}"
-        )
+def found(told: dict[str, Any]) -> frame.Found:
+    """All of it as tables, goals and raw figures."""
+    count, opened = told["cards"], told["streams"]
+    reads: list[list[frame.Cell]] = [
+        [name, row["count"], row["p50_ms"], row["p99_ms"], row["most_ms"], row["bytes"]]
+        for name, row in told["reads"].items()
+    ]
+    streams: list[list[frame.Cell]] = [
+        [f"`{name}`", row["streams"], 100 * row["core"], row["bytes_a_second"] / 1e6, row["rss_mb"]]
+        for name, row in opened.items()
+    ]
+    slowest = max(told["reads"], key=lambda name: told["reads"][name]["p99_ms"])
+    return frame.Found(
+        "http", "The pool over HTTP", __doc__ or "",
+        [
+            frame.Table(
+                f"Status reads, {count:,} cards", ["read", "count", "p50 ms", "p99 ms", "most ms", "bytes"], reads,
+                f"Nobody asking, the server takes {100 * told['idle_core']:.1f} % of a core.",
+            ),
+            frame.Table(
+                "Open event streams", ["stream", "open", "% of a core", "MB/s to all", "RSS MB"], streams,
+            ),
+        ],
+        [
+            frame.Goal(f"the slowest status read ({slowest}), p99, ms", told["reads"][slowest]["p99_ms"], P99_MOST_MS),
+            *(frame.Goal(f"{row['streams']} streams `{name}`, of a core", row["core"], CORE_MOST)
+              for name, row in opened.items()),
+        ],
+        told,
+    )  # fmt: skip
+
+
+def draw(told: frame.Found, figure: Figure) -> None:
+    """Each kind of read, median and p99; and the streams' share of a core."""
+    left, right = figure.subplots(1, 2, width_ratios=[2.5, 1])
+    reads = told.raw["reads"]
+    names = list(reads)
+    left.barh(names, [reads[name]["p99_ms"] for name in names], color="#a8c4de", label="p99")
+    left.barh(names, [reads[name]["p50_ms"] for name in names], color="#4878a8", label="median")
+    left.axvline(P99_MOST_MS, color="#c44e52", label="aim for the p99")
+    left.set(xlabel="ms", title=f"status reads, {told.raw['cards']:,} cards")
+    left.legend(fontsize=8)
+    streams = told.raw["streams"]
+    right.bar(list(streams), [row["core"] for row in streams.values()], color="#4878a8")
+    right.axhline(CORE_MOST, color="#c44e52")
+    right.set(title="open streams: share of a core")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ whose bytes the card has not left is out of memory. Sizes are log-uniform from 0
 
 No schedule can be shorter than the packing bound: the largest of the longest job; the byte-seconds of all jobs by the
 bytes of all cards; the same of the jobs above 12 GB on the large cards; and the seconds of those by the number of large
-cards, since two of them do not share one. Printed are seconds, their ratio to the bound, and jobs out of memory.
+cards, since two of them do not share one. Printed are seconds, their ratio to the bound, and jobs out of memory. A
+``--quick`` run has fewer and shorter jobs, so that what lies between two jobs weighs more in it, and leaves out what
+takes longest.
 
-``python -m benchmarks.makespan [--jobs N] [--seconds S] [--png PATH] [--json]``
+``python -m benchmarks.makespan [--jobs N] [--seconds S] [--quick] [--png PATH] [--json] [--out DIR]``
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import psutil
@@ -40,12 +42,16 @@ from redis import Redis
 from rich.progress import Progress
 from rq import Queue, Retry
 
+from benchmarks import frame
 from benchmarks.makespan_job import enhance
 from broker import Broker
 from broker.embedded import EmbeddedServer
 from broker.publish import Publisher
 from broker.values import GpuReport, State
 from worker_hooks.request import GpuRequest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GB = 10**9
 LARGE, SMALL = 24 * GB, 12 * GB
@@ -56,6 +62,9 @@ STRATEGIES = (LARGE_FIRST, "gpubroker, first come", "one job a card", "fixed wor
 WORKERS_A_CARD = dict(zip(STRATEGIES, (12, 12, 1, 3), strict=True))
 OURS = "gpubroker"
 TARGET = 1.10
+#: A quick run: so many jobs, such a bound in seconds, and these strategies, with fewer workers a card.
+QUICK_JOBS, QUICK_SECONDS, QUICK_STRATEGIES = 120, 8.0, (LARGE_FIRST, "fixed workers a card")
+QUICK_WORKERS = {LARGE_FIRST: 5, "fixed workers a card": 2}
 
 
 class Task(NamedTuple):
@@ -130,17 +139,17 @@ def send(redis: Redis, strategy: str, jobs: Sequence[Task]) -> None:
             queue.enqueue(enhance, number, *job, retry=Retry(max=1_000_000))
 
 
-def play(strategy: str, jobs: Sequence[Task], progress: Progress) -> dict[str, Any]:
+def play(strategy: str, jobs: Sequence[Task], workers_a_card: int, progress: Progress) -> dict[str, Any]:
     """One strategy, from an empty server to the last job's end."""
     with EmbeddedServer() as server, Redis.from_url(server.url, socket_timeout=600) as redis, ExitStack() as workers:
         with Broker.from_url(server.url) as broker:
             broker.update_config(memory_reserve_mb=0, bypass_max=1_000_000 if strategy == LARGE_FIRST else None)
             for host, sizes in HOSTS.items():
                 Publisher(broker, host).publish([_card(f"GPU-{host}-{i}", i, s) for i, s in enumerate(sizes)], 600_000)
-        count = WORKERS_A_CARD[strategy] * len(CARDS)
+        count = workers_a_card * len(CARDS)
         step = progress.add_task(f"{strategy}: {count} workers", total=count + len(jobs))
         for card in CARDS:
-            for _ in range(WORKERS_A_CARD[strategy]):
+            for _ in range(workers_a_card):
                 workers.enter_context(worker(server.url, strategy, card))
         while (ready := redis.scard("rq:workers")) < count:
             progress.update(step, completed=ready)
@@ -175,17 +184,11 @@ def _card(uuid: str, index: int, size: int) -> GpuReport:
     )  # fmt: skip
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(told: frame.Found, figure: Figure) -> None:
     """Memory in use on each card over time, a column of charts for each strategy, and the bound as a line."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    rows, columns = len(CARDS), len(STRATEGIES)
-    figure, charts = pyplot.subplots(rows, columns, figsize=(5 * columns, 1.3 * rows), sharex=True, squeeze=False)
-    for column, strategy in enumerate(STRATEGIES):
-        one = found["strategies"][strategy]
+    found = told.raw
+    charts = figure.subplots(len(CARDS), len(found["strategies"]), sharex=True, squeeze=False)
+    for column, (strategy, one) in enumerate(found["strategies"].items()):
         for row, (card, capacity) in enumerate(CARDS.items()):
             chart = charts[row][column]
             changes = sorted(
@@ -206,36 +209,54 @@ def draw(found: dict[str, Any], path: Path) -> None:
             fontsize=9,
         )
         charts[-1][column].set_xlabel("seconds; the red line is the packing bound")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
 
 
 @click.command()
-@click.option("--jobs", "count", default=500, show_default=True)
-@click.option("--seconds", default=45.0, show_default=True, help="The packing bound to scale the jobs' times to.")
+@click.option("--jobs", "count", type=int, help="[500; quick: 120]")
+@click.option("--seconds", type=float, help="The packing bound to scale the jobs' times to [45; quick: 8].")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--png", type=click.Path(path_type=Path), default=Path("build/makespan.png"), show_default=True)
-@click.option("--json", "as_json", is_flag=True)
-def main(count: int, seconds: float, seed: int, png: Path, as_json: bool) -> None:
+@click.option("--quick", is_flag=True, help="A minute instead of nine.")
+@click.option("--png", type=click.Path(path_type=Path), help="Draw here too.")
+@frame.options
+def main(run: frame.Run, count: int | None, seconds: float | None, seed: int, quick: bool, png: Path | None) -> None:
     """Play all strategies, print the comparison, draw it."""
-    jobs = tasks(count, seconds, seed)
-    found: dict[str, Any] = {"bound": bound(jobs), "strategies": {}}
-    with Progress(transient=True, disable=as_json) as progress:
-        for strategy in STRATEGIES:
-            one = play(strategy, jobs, progress)
-            found["strategies"][strategy] = {**one, "ratio": one["seconds"] / found["bound"]}
-    draw(found, png)
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    click.echo(
-        f"{count} jobs of 0.5 to 20 GB on {len(CARDS)} cards of {len(HOSTS)} hosts; bound {found['bound']:.1f} s"
-    )
-    click.echo(f"{'strategy':<24}{'seconds':>9}{'× bound':>9}{'out of memory':>15}")
-    for strategy, one in found["strategies"].items():
-        click.echo(f"{strategy:<24}{one['seconds']:>9.1f}{one['ratio']:>9.3f}{one['out_of_memory']:>15}")
-    click.echo(f"target for gpubroker: ≤ {TARGET:.2f} × bound, 0 out of memory; drawn in {png}")
+    count = count or (QUICK_JOBS if quick else 500)
+    jobs = tasks(count, seconds or (QUICK_SECONDS if quick else 45.0), seed)
+    raw: dict[str, Any] = {"bound": bound(jobs), "strategies": {}}
+    workers = QUICK_WORKERS if quick else WORKERS_A_CARD
+    with run.progress() as progress:
+        for strategy in QUICK_STRATEGIES if quick else STRATEGIES:
+            one = play(strategy, jobs, workers[strategy], progress)
+            raw["strategies"][strategy] = {**one, "ratio": one["seconds"] / raw["bound"]}
+    found = _found(count, raw, quick)
+    run.tell(found, draw, (5 * len(raw["strategies"]), 1.5 * len(CARDS)))
+    if png is not None:
+        png.parent.mkdir(parents=True, exist_ok=True)
+        png.write_bytes((run.out / f"{found.name}.png").read_bytes())
+
+
+def _found(count: int, raw: dict[str, Any], quick: bool) -> frame.Found:
+    """All of it as tables, goals and raw figures."""
+    rows: list[list[frame.Cell]] = [
+        [name, one["seconds"], one["ratio"], one["out_of_memory"]] for name, one in raw["strategies"].items()
+    ]
+    ours = raw["strategies"][LARGE_FIRST]
+    why = "a quick run: its jobs are so short that what lies between two of them shows" if quick else (
+        "what lies between two jobs, and a last few that leave cards half empty"
+    )  # fmt: skip
+    lost = sum(one["out_of_memory"] for name, one in raw["strategies"].items() if name.startswith(OURS))
+    return frame.Found(
+        "makespan", "Many jobs on few cards", __doc__ or "",
+        [frame.Table(
+            f"{count} jobs of 0.5 to 20 GB on {len(CARDS)} cards of {len(HOSTS)} hosts; bound {raw['bound']:.1f} s",
+            ["strategy", "seconds", "× bound", "out of memory"], rows,
+        )],
+        [
+            frame.Goal(f"{LARGE_FIRST}: × the packing bound", ours["ratio"], TARGET, why=why),
+            frame.Goal(f"{OURS}: jobs out of memory", lost, 0),
+        ],
+        raw,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

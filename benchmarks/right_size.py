@@ -4,20 +4,26 @@ Ours is the real ledger's, the others are a few lines here. An attempt that has 
 with half as much again. For each rule: attempts for each job, and bytes asked for each byte needed, with
 those of attempts in vain.
 
-``python -m benchmarks.right_size [--seed N]``
+``python -m benchmarks.right_size [--seed N] [--long] [--json] [--out DIR]``
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import mean
+from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks import frame
 from broker import Broker
 from broker.embedded import EmbeddedServer
 from broker.units import GIB, MIB
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CARD, DEFAULT = 24 * GIB, 4 * GIB
 JOBS = 1000
@@ -151,17 +157,46 @@ def measured(rule: Fixed, workload: Workload) -> tuple[float, float]:
 
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="Of the made-up workloads.")
-def main(seed: int) -> None:
-    """Print a line for each workload and rule."""
-    with EmbeddedServer() as server, Broker.from_url(server.url) as broker:
-        for workload in WORKLOADS:
-            rules: list[Callable[[], Fixed]] = [Fixed, Largest, Percentile, Decaying]
-            rules.append(lambda name=workload.__name__: Ours(broker, name))  # type: ignore[misc]
-            for make in rules:
-                rule = make()
-                attempts, asked = measured(rule, workload(random.Random(seed)))
-                line = f"{workload.__name__:13} {type(rule).__name__:11} attempts {attempts:.3f}  asked {asked:.2f}"
-                click.echo(line)
+@frame.options
+def main(run: frame.Run, seed: int) -> None:
+    """Attempts and waste of each rule on each workload; ``--long`` with the mean of five seeds."""
+    seeds = range(seed, seed + (5 if run.long else 1))
+    seen: dict[str, dict[str, tuple[float, float]]] = {}
+    with EmbeddedServer() as server, Broker.from_url(server.url) as broker, run.progress() as progress:
+        for workload in progress.track(WORKLOADS, description="right sizes"):
+            found: dict[str, list[tuple[float, float]]] = {}
+            for one in seeds:
+                for rule in (Fixed(), Largest(), Percentile(), Decaying(), Ours(broker, f"{workload.__name__}-{one}")):
+                    told = measured(rule, workload(random.Random(one)))
+                    found.setdefault(type(rule).__name__, []).append(told)
+            seen[workload.__name__] = {
+                rule: (mean(a for a, _ in those), mean(b for _, b in those)) for rule, those in found.items()
+            }
+    run.tell(_found(seen), draw)
+
+
+def _found(seen: dict[str, dict[str, tuple[float, float]]]) -> frame.Found:
+    """All of it as a table for each workload, and raw figures."""
+    tables = []
+    for workload in WORKLOADS:
+        rows: list[list[frame.Cell]] = [[rule, *told] for rule, told in seen[workload.__name__].items()]
+        title = f"{workload.__name__.replace('_', ' ')}: {(workload.__doc__ or '').rstrip('.')}"
+        tables.append(frame.Table(title, ["rule", "attempts a job", "bytes asked a byte needed"], rows))
+    return frame.Found(
+        "right_size", "Right size by itself, beside other rules", __doc__ or "", tables, raw={"seen": seen}
+    )
+
+
+def draw(told: frame.Found, figure: Figure) -> None:
+    """Waste against attempts, a chart for each workload: the lower left corner is best."""
+    seen = told.raw["seen"]
+    for chart, (workload, rules) in zip(figure.subplots(1, len(seen), sharey=True), seen.items(), strict=True):
+        for rule, (attempts, asked) in rules.items():
+            chart.plot([attempts], [asked], "*" if rule == "Ours" else "o", markersize=9, label=rule)
+        chart.set(title=workload.replace("_", " "), xlabel="attempts a job")
+        chart.margins(0.15)
+    figure.axes[0].set_ylabel("bytes asked a byte needed")
+    figure.axes[0].legend(fontsize=8)
 
 
 if __name__ == "__main__":

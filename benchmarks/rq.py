@@ -9,7 +9,7 @@ carry a request, with room for it at once. *Imports:* fresh interpreters in turn
 the ledger's entry ``released``, for a work-horse and for a whole worker. *Parked:* a job waits for a card that is full;
 from the release that makes room to the job's first line.
 
-``python -m benchmarks.rq [--pairs N] [--batch N] [--json]``
+``python -m benchmarks.rq [--pairs N] [--batch N] [--times N] [--long] [--json] [--out DIR]``
 """
 
 from __future__ import annotations
@@ -22,18 +22,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from redis import Redis
 from rq import Queue
 
-from benchmarks.roundtrip import prepared
+from benchmarks import frame
+from benchmarks.filled import prepared
 from benchmarks.rq_job import develop, tell_time
 from broker import Broker
 from broker.embedded import EmbeddedServer
 from worker_hooks.request import GpuRequest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 JOBS_TARGET, IMPORT_TARGET, RELEASE_TARGET, START_TARGET_MS = 0.95, 1.15, 1.0, 50.0
 JOB_SECONDS = 0.05
@@ -42,6 +47,18 @@ KINDS = {
     "spawn": ("rq.worker.SpawnWorker", "worker_hooks.GpuSpawnWorker"),
     "simple": ("rq.worker.SimpleWorker", "worker_hooks.GpuSimpleWorker"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Much:
+    """How much of everything."""
+
+    pairs: int
+    batch: int
+    times: int
+
+
+QUICK, LONG = Much(3, 4, 8), Much(15, 10, 40)
 META = {"gpu": GpuRequest.checked("2GiB").as_meta()}
 
 
@@ -143,7 +160,7 @@ def killed(url: str, redis: Redis, broker: Broker, times: int) -> dict[str, list
                 pid = int(json.loads(told[1])["pid"]) if victim == "work-horse" else process.pid
                 after = broker.last_event_id()
                 seconds.append(since(broker, "released", after, lambda pid=pid: os.kill(pid, signal.SIGKILL)))  # type: ignore[misc]
-            queue.empty()
+            queue.empty()  # type: ignore[no-untyped-call]
     return found
 
 
@@ -152,7 +169,9 @@ def parked(url: str, redis: Redis, broker: Broker, times: int) -> dict[str, floa
     queue, seconds = Queue("parked", connection=redis), []
     with worker(url, "worker_hooks.GpuWorker", queue.name):
         for _ in range(times):
-            held = [broker.acquire("5GiB", gpu=f"GPU-{card}", ttl=120, wait=10) for card in ("a0", "a1", "b0", "b1")]
+            held = [
+                broker.acquire("5GiB", gpu=f"GPU-{card}", ttl=120, wait=10) for card in ("a-0", "a-1", "b-0", "b-1")
+            ]
             job = queue.enqueue(tell_time, url, 0.0, meta={"gpu": GpuRequest.checked("5GiB").as_meta()})
             while job.get_status() != "scheduled" or not redis.zcard(broker.keys.seats(queue.name)):
                 time.sleep(0.01)
@@ -168,48 +187,78 @@ def parked(url: str, redis: Redis, broker: Broker, times: int) -> dict[str, floa
 
 
 @click.command()
-@click.option("--pairs", default=5, show_default=True, help="Batches of each kind.")
-@click.option("--batch", "count", default=10, show_default=True, help="Jobs in a batch.")
-@click.option("--times", default=20, show_default=True, help="Imports, waits; a fourth as many kills.")
-@click.option("--json", "as_json", is_flag=True)
-def main(pairs: int, count: int, times: int, as_json: bool) -> None:
-    """Print the tables."""
+@click.option("--pairs", type=int, help="Batches of each kind [3; long: 15].")
+@click.option("--batch", type=int, help="Jobs in a batch [4; long: 10].")
+@click.option("--times", type=int, help="Imports, waits; a fourth as many kills [8; long: 40].")
+@frame.options
+def main(run: frame.Run, **given: int | None) -> None:
+    """Measure, and print what was seen beside what is aimed at."""
+    much = replace(LONG if run.long else QUICK, **{name: value for name, value in given.items() if value is not None})
     rounds = calibrated()  # before the workers' start is a load
+    told: dict[str, Any] = {}
     with (
         EmbeddedServer() as server,
         prepared(server.url) as broker,
         Redis.from_url(server.url, socket_timeout=90) as redis,
+        run.progress() as progress,
     ):
-        found = {
-            "jobs": compared(server.url, redis, pairs, count, rounds),
-            "imports": imports(times),
-            "killed": killed(server.url, redis, broker, max(2, times // 4)),
-            "parked": parked(server.url, redis, broker, times),
-        }
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        show(found)
+        url, times = server.url, much.times
+        steps: dict[str, Callable[[], Any]] = {
+            "jobs": lambda: compared(url, redis, much.pairs, much.batch, rounds), "imports": lambda: imports(times),
+            "killed": lambda: killed(url, redis, broker, max(2, times // 4)),
+            "parked": lambda: parked(url, redis, broker, times),
+        }  # fmt: skip
+        for name in progress.track(steps, description="rq"):
+            told[name] = steps[name]()
+    run.tell(found(told), draw)
 
 
-def show(found: dict[str, Any]) -> None:
-    """For people."""
-    click.echo(f"{'worker, job':<30}{'RQ ms':>9}{'ours ms':>9}{'jobs/s ratio':>14}{'target':>9}")
-    for label, row in found["jobs"].items():
-        target = f"≥ {JOBS_TARGET}" if row["judged"] else ""
-        click.echo(f"{label:<30}{row['theirs_ms']:>9.2f}{row['ours_ms']:>9.2f}{row['ratio']:>14.3f}{target:>9}")
-    click.echo()
-    bare = found["imports"]["rq"]
-    for name, seconds in found["imports"].items():
-        target = f"  (target ≤ {IMPORT_TARGET})" if name == "worker_hooks" else ""
-        click.echo(f"import {name:<23}{seconds * 1000:>9.1f} ms{seconds / bare:>9.2f} × rq{target}")
-    for victim, seconds in found["killed"].items():
-        click.echo(f"{victim + ' killed, lease back':<30}{median(seconds):>9.3f} s   (target ≤ {RELEASE_TARGET:g} s)")
-    one = found["parked"]
-    click.echo(
-        f"{'room came, job starts':<30}{one['p50_ms']:>9.1f} ms, p99 {one['p99_ms']:.1f}"
-        f"   (target ≤ {START_TARGET_MS:g} ms median)"
-    )
+def found(told: dict[str, Any]) -> frame.Found:
+    """All of it as tables, goals and raw figures."""
+    jobs, bare, parked_ = told["jobs"], told["imports"]["rq"], told["parked"]
+    lost = {victim: median(seconds) for victim, seconds in told["killed"].items()}
+    rows: list[list[frame.Cell]] = [
+        [name, row["theirs_ms"], row["ours_ms"], row["ratio"]] for name, row in jobs.items()
+    ]
+    seen: list[list[frame.Cell]] = [
+        *([f"import {name}, ms", 1000 * seconds] for name, seconds in told["imports"].items()),
+        *([f"{victim} killed: its lease back, ms", 1000 * seconds] for victim, seconds in lost.items()),
+        ["room came: the job that waited starts, ms, median", parked_["p50_ms"]],
+        ["room came: the job that waited starts, ms, p99", parked_["p99_ms"]],
+    ]
+    return frame.Found(
+        "rq", "Jobs under a lease, beside plain RQ", __doc__ or "",
+        [
+            frame.Table(
+                "A job, with all that a worker does between two",
+                ["worker, job", "RQ ms", "ours ms", "jobs/s, ours by RQ's"], rows,
+                f"A job of {1000 * JOB_SECONDS:.0f} ms keeps one core busy; a trivial one does nothing.",
+            ),
+            frame.Table("Beside jobs", ["what", "seen"], seen),
+        ],
+        [
+            *(frame.Goal(f"{name}: jobs/s, ours by RQ's", row["ratio"], least=JOBS_TARGET)
+              for name, row in jobs.items() if row["judged"]),
+            frame.Goal("import worker_hooks, × import rq", told["imports"]["worker_hooks"] / bare, IMPORT_TARGET),
+            *(frame.Goal(f"{victim} killed: seconds until its lease is back", seconds, RELEASE_TARGET)
+              for victim, seconds in lost.items()),
+            frame.Goal("room came: ms until the job that waited starts", parked_["p50_ms"], START_TARGET_MS),
+        ],
+        told,
+    )  # fmt: skip
+
+
+def draw(told: frame.Found, figure: Figure) -> None:
+    """Jobs a second, ours by theirs, for each kind of worker and job."""
+    chart, jobs = figure.subplots(), told.raw["jobs"]
+    names = list(reversed(jobs))
+    colours = ["#4878a8" if jobs[name]["judged"] else "#b0b0b0" for name in names]
+    bars = chart.barh(names, [jobs[name]["ratio"] for name in names], color=colours)
+    chart.bar_label(bars, fmt=" {:.2f}", fontsize=8)
+    chart.axvline(JOBS_TARGET, color="#c44e52", label=f"aim: {JOBS_TARGET:g} (blue ones)")
+    chart.axvline(1.0, color="black", linewidth=0.8, label="as many as plain RQ")
+    chart.set(title="jobs a second, ours by RQ's own worker")
+    chart.legend(fontsize=8, loc="lower right")
 
 
 if __name__ == "__main__":

@@ -4,27 +4,37 @@ Method: one embedded server with so many cards (80 GiB, eight a host), leases an
 nothing runs beside the scrapes, and the processor time of its thread between two of its turns is what the loop was kept
 for. Processor time, so that what else the machine does is not counted.
 
-``python -m benchmarks.scrape [--cards N] [--leases N] [--waiters N] [--json]``
+``python -m benchmarks.scrape [--cards N] [--leases N] [--waiters N] [--long] [--json] [--out DIR]``
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks import frame
 from benchmarks.filled import Size, fill
 from broker import AsyncBroker, Broker
 from broker.embedded import EmbeddedServer
 from broker.metrics import AsyncExporter, exposition
 
-SCRAPES = 10
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCRAPES, SCRAPES_LONG = 10, 100
+#: The figures of a scrape, in words.
+FIGURES = {
+    "scrape_ms": "a scrape, as its caller waits, ms", "processor_ms": "of the processor, ms",
+    "longest_turn_ms": "the longest turn of the loop, ms", "turn_of_1000_ms": "all turns but one of 1,000, ms",
+    "samples": "samples", "bytes": "bytes",
+}  # fmt: skip
 
 
-async def measure(url: str) -> dict[str, float]:
+async def measure(url: str, scrapes: int) -> dict[str, Any]:
     """Milliseconds of a scrape as its caller waits and of the processor, the longest turns, and what it comes to."""
     waited, used, turns, body = list[float](), list[float](), list[float](), b""
     async with AsyncBroker.from_url(url) as broker:
@@ -40,7 +50,7 @@ async def measure(url: str) -> dict[str, float]:
                 before = now
 
         task = asyncio.create_task(beside())
-        for _ in range(SCRAPES):
+        for _ in range(scrapes):
             began, own = time.perf_counter(), time.thread_time()
             body = await exporter.render()
             waited.append(time.perf_counter() - began)
@@ -50,6 +60,7 @@ async def measure(url: str) -> dict[str, float]:
     return {
         "scrape_ms": 1000 * median(waited), "processor_ms": 1000 * median(used),
         "longest_turn_ms": 1000 * turns[-1], "turn_of_1000_ms": 1000 * turns[-len(turns) // 1000],
+        "turns_ms": [1000 * turn for turn in turns[-2000:]],
         "samples": body.count(b"\n") - body.count(b"\n#"), "bytes": len(body),
     }  # fmt: skip
 
@@ -58,18 +69,29 @@ async def measure(url: str) -> dict[str, float]:
 @click.option("--cards", type=int, default=1000, show_default=True)
 @click.option("--leases", type=int, default=1000, show_default=True)
 @click.option("--waiters", type=int, default=100, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def main(cards: int, leases: int, waiters: int, as_json: bool) -> None:
+@frame.options
+def main(run: frame.Run, cards: int, leases: int, waiters: int) -> None:
     """Time scrapes of a pool of so many cards."""
     exposition.FRESH_SECONDS = 0.0
     with EmbeddedServer() as server, Broker.from_url(server.url) as broker:
         fill(broker, Size(cards, leases, waiters))
-        found = asyncio.run(measure(server.url))
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        for name, value in found.items():
-            click.echo(f"{name:<16} {value:12.1f}" if name.endswith("_ms") else f"{name:<16} {value:12.0f}")
+        told = asyncio.run(measure(server.url, SCRAPES_LONG if run.long else SCRAPES))
+    title = f"{cards:,} cards, {leases:,} leases, {waiters:,} waiters"
+    rows: list[list[frame.Cell]] = [[words, told[name]] for name, words in FIGURES.items()]
+    tables = [frame.Table(title, ["figure", "seen"], rows)]
+    run.tell(frame.Found("scrape", "A scrape by Prometheus", __doc__ or "", tables, raw=told), draw)
+
+
+def draw(told: frame.Found, figure: Figure) -> None:
+    """The longest turns of the loop, in their order."""
+    chart, turns = figure.subplots(), told.raw["turns_ms"]
+    chart.plot(range(len(turns), 0, -1), turns)
+    chart.set(
+        xscale="log",
+        xlabel="turns, the longest first",
+        ylabel="ms",
+        title="for how long the loop hears of nothing else",
+    )
 
 
 if __name__ == "__main__":

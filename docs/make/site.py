@@ -21,6 +21,7 @@ from docs.make import (
     http,
     keys,
     python,
+    results,
     states,
 )
 
@@ -41,6 +42,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "examples": examples.page,
     "http": http.page,
     "keys": keys.page,
+    "results": results.page,
     "states": states.page,
     "worker hooks": python.WORKER_HOOKS,
 }
