@@ -17,11 +17,11 @@ from broker.refusals import refusal
 from broker.units import format_size
 
 
-def read_granted(lease_id: str, reply: Sequence[str]) -> Granted:
+def read_granted(lease_id: str, reply: Sequence[str], claim: Claim | None = None) -> Granted:
     """A reply that begins with ``granted``."""
     return Granted(
         lease_id, int(reply[1]), tuple(reply[2].split(",")), reply[3], int(reply[8]), int(reply[6]), int(reply[4]),
-        int(reply[5]), int(reply[7]), int(reply[9]), total_bytes=tuple(map(int, reply[10].split(","))),
+        int(reply[5]), int(reply[7]), int(reply[9]), claim, tuple(map(int, reply[10].split(","))),
     )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def read_acquire(reply: Sequence[str], request: Ask) -> Granted | Waiting:
         ImpossibleRequest: no known GPU could ever hold it.
     """
     if reply[0] == "granted":
-        return read_granted(request.id, reply)._replace(claim=Claim.of(request, reply))
+        return read_granted(request.id, reply, Claim.of(request, reply))
     if reply[0] == "waiting":
         return Waiting(int(reply[1]), reply[2] or None)
     raise refusal(reply, request)

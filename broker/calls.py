@@ -8,7 +8,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker import sizes
 from broker.errors import BrokerError, InvalidRequest, NotInPool
@@ -92,8 +92,7 @@ _GANG = re.compile(r"(?P<count>\d{1,3}) ?[xX] ?(?P<size>.+)", re.ASCII)
 Memory = int | str | Sequence[int | str]
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """One alternative of a request: so many bytes of each of so many GPUs."""
 
     count: int
@@ -119,7 +118,9 @@ def wants(memory: Memory, gpus: int = 1) -> tuple[Want, ...]:
         InvalidRequest: not such a size, more than 16 GPUs, more than 8 alternatives, or none.
     """
     check_whole("gpus", gpus, 1, GPUS_MOST)
-    given = [memory] if isinstance(memory, (int, str)) else list(memory) if isinstance(memory, Sequence) else [memory]
+    if isinstance(memory, int):
+        return (Want(gpus, parse_size(memory)),)
+    given = [memory] if isinstance(memory, str) else list(memory) if isinstance(memory, Sequence) else [memory]
     if not 1 <= len(given) <= ALTERNATIVES_MOST:
         raise InvalidRequest("memory", memory, f"1 to {ALTERNATIVES_MOST} alternatives")
     return tuple(_want(one, gpus) for one in given)
@@ -181,6 +182,8 @@ def _options(
     sits: bool,
 ) -> tuple[str | int, ...]:
     """Names and values in turn, of what differs from the defaults."""
+    if (placement, labels, capability, mig, host_memory, cpus) == (None,) * 6 and not (function or crew or seat):
+        return "nonce", nonce
     if placement is not None and placement not in PLACEMENTS:
         raise InvalidRequest("placement", placement, "one of " + ", ".join(PLACEMENTS))
     given: dict[str, str | int] = {
@@ -201,8 +204,7 @@ def _options(
     return tuple(part for name, value in given.items() if value for part in (name, value))
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A checked request for a lease, as ``acquire.lua`` takes it: ``argv``, whether it may wait, ``options``."""
 
     id: str

@@ -17,9 +17,14 @@ class Claim(NamedTuple):
     @classmethod
     def of(cls, request: Ask, reply: Sequence[str]) -> Claim:
         """Of what was just granted."""
+        _, asks, _, host, gpu, priority, tenant, owner, job_id, pid, _ = request.argv
+        if request.options[::2] == ("nonce",):  # nothing else beside
+            return cls((
+                request.id, int(reply[1]), reply[2], int(reply[8]), request.ttl_ms, tenant, owner, pid, priority,
+                job_id, 0, 0, "", f"{asks}|{host}|{gpu}|{priority}|{tenant}",
+            ))  # fmt: skip
         given = dict(zip(request.options[::2], request.options[1::2], strict=True))
-        _, _, _, host, gpu, priority, tenant, owner, job_id, pid, _ = request.argv
-        shape = [request.argv[1], host, gpu, priority, tenant, *filter(None, [given.get("crew")])]
+        shape = [asks, host, gpu, priority, tenant, *filter(None, [given.get("crew")])]
         selects = {name: given.get(name, "") for name in ("capability", "mig", "labels")}
         if selects["mig"] == "any":
             selects["mig"] = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -185,7 +185,7 @@ class Walk:
         request = calls.ask(lease_id=name, wait=0, owner="o", token=token, **asked)
         self.nonces += 1
         given = dict(zip(request.options[::2], request.options[1::2], strict=True)) | {"nonce": f"w-{self.nonces}"}
-        request = replace(request, options=tuple(word for pair in given.items() for word in pair))
+        request = request._replace(options=tuple(word for pair in given.items() for word in pair))
         self.send(name, Holder((*request.argv, int(wait), *request.options), request), keep=token is None)
 
     def send(self, name: str, holder: Holder, keep: bool = True) -> None:
