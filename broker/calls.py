@@ -8,6 +8,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker import sizes
@@ -92,7 +93,8 @@ _GANG = re.compile(r"(?P<count>\d{1,3}) ?[xX] ?(?P<size>.+)", re.ASCII)
 Memory = int | str | Sequence[int | str]
 
 
-class Want(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Want:
     """One alternative of a request: so many bytes of each of so many GPUs."""
 
     count: int
