@@ -162,6 +162,8 @@ local function cards_of_one_host(ask, want, not_these)
       looked = looked + 1
       if looked == 32 then return nil end
     end
+    -- `wide` said too much of it: else it would be looked at in vain again, before others of its kind.
+    if ask.plain and ask.host == '' and ask.crew == '' then widen_host(host) end
   end
   return nil
 end

@@ -9,11 +9,11 @@ function host_of(host)
   local h = hosts_read[host]
   if h then return h end
   local f = call('HMGET', HOST_OF .. host, 'memory_bytes', 'cpus_milli', 'leased_memory_bytes', 'leased_cpus_milli',
-    'kept_for', 'kept_memory_bytes', 'kept_cpus_milli')
+    'kept_for', 'kept_memory_bytes', 'kept_cpus_milli', 'gpus')
   -- What a host did not tell it has not got to lend.
   h = { memory = tonumber(f[1] or 0), cpus = tonumber(f[2] or 0), leased_memory = tonumber(f[3] or 0),
     leased_cpus = tonumber(f[4] or 0), kept_for = f[5] or '', kept_memory = tonumber(f[6] or 0),
-    kept_cpus = tonumber(f[7] or 0) }
+    kept_cpus = tonumber(f[7] or 0), gpus = f[8] or '' }
   hosts_read[host] = h
   return h
 end

@@ -1,5 +1,5 @@
 -- Where a request may go now. The same predicate decides the grant and the words of `explain`.
--- needs: keys ledger gpu tenant host cards choose reserve share queue crew
+-- needs: keys ledger gpu tenant host cards choose reserve share queue crew fit
 -- gives: obstacle best_of place
 
 -- Why a request may not take so many bytes of a card now; nil if it may.
@@ -44,6 +44,9 @@ end
 -- The best card of one index: pages are read until one holds a lawful card, the first 64 cards and then 64 of the rest,
 -- others each time (law 13). `not_these` were kept for others.
 function best_of(index, ask, bytes, not_these)
+  if (ask.host_memory > 0 or ask.cpus > 0) and (ask.placement == '' or ask.placement == 'pack') then
+    return best_fit(index, ask, bytes, not_these)
+  end
   local from, seen = 0, 0
   while seen < 128 do
     local count = seen == 0 and LOOK[ask.placement] or 16
