@@ -1,7 +1,7 @@
-"""Two of the paper's ways in plain arithmetic, on the same samples: what they come to says whether the samples are right.
+"""Two of the paper's ways in plain arithmetic, on the same samples: whether these are right shows in what they come to.
 
-Random takes any host that has enough; BestFit the one with least left over of processors and GPUs, each in shares of the
-largest host, in hundredths, and of such the first. Either takes the fullest of a host's GPUs that will do.
+Random takes any host that has enough; BestFit the one with least left over of processors and GPUs, each in shares of
+the largest host, in hundredths, and of such the first. Either takes the fullest of a host's GPUs that will do.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from benchmarks.openb_trace import WHOLE, Host, Task
 from broker import Broker, calls
@@ -16,8 +18,8 @@ from broker.units import MIB
 from broker.values import GpuReport, HostReport, State
 
 _HOUR_MS, _DAY, _BATCH = 3_600_000, 86_400, 250
-#: Bytes that each card has beside its 1000 MiB. The ledger lends nothing without GPU memory, so that a task that wants
-#: none asks for one byte: these are for them, and no GPU task is in need of them.
+#: Bytes that each card has beside its 1000 MiB, for tasks that want no GPU and go through the broker all the same: they
+#: ask for one byte, since nothing is lent without GPU memory.
 SPARE = 1024
 
 
@@ -83,31 +85,89 @@ def request(number: int, task: Task, placement: str) -> calls.Ask:
     )  # fmt: skip
 
 
+class Book:
+    """What is free of each host, as the benchmark itself knows it; and where it puts what wants no GPU."""
+
+    def __init__(self, broker: Broker, hosts: Sequence[Host]) -> None:
+        self.broker = broker
+        self.names = [host.name for host in hosts]
+        self.at = {name: at for at, name in enumerate(self.names)}
+        self.cpus, self.memory, self.gpus = (
+            np.array(column)
+            for column in zip(*((host.cpu_milli, host.memory_mib, WHOLE * host.gpus) for host in hosts), strict=True)
+        )
+        self.told_cpus, self.told_memory = self.cpus.copy(), self.memory.copy()
+        self.cpus_most, self.gpus_most = self.cpus.copy(), self.gpus.copy()
+
+    def lent(self, host: str, task: Task) -> None:
+        """The broker lent this."""
+        at = self.at[host]
+        self.cpus[at] -= task.cpu_milli
+        self.memory[at] -= task.memory_mib
+        self.gpus[at] -= task.wants_milli
+
+    def take(self, task: Task) -> bool:
+        """Put a task that wants no GPU where most processors are free beside the GPUs that are.
+
+        What it takes is unmanaged: the host has so much less to lend, as its agent would tell with its next sample.
+        """
+        able = np.flatnonzero((self.cpus >= task.cpu_milli) & (self.memory >= task.memory_mib))
+        if not len(able):
+            return False
+        spare = (self.cpus[able] - task.cpu_milli) / self.cpus_most[able] - self.gpus[able] / self.gpus_most[able]
+        at = int(able[spare.argmax()])
+        self.cpus[at] -= task.cpu_milli
+        self.memory[at] -= task.memory_mib
+        self.told_cpus[at] -= task.cpu_milli
+        self.told_memory[at] -= task.memory_mib
+        told = {"cpus_milli": int(self.told_cpus[at]), "memory_bytes": int(self.told_memory[at]) * MIB}
+        self.broker.redis.hset(self.broker.keys.host(self.names[at]), mapping=told)
+        return True
+
+
 def replay(
-    broker: Broker, hosts: Sequence[Host], tasks: Sequence[Task], placement: str, *, scattered: bool = False
+    broker: Broker,
+    hosts: Sequence[Host],
+    tasks: Sequence[Task],
+    placement: str,
+    *,
+    scattered: bool = False,
+    through: bool = False,
 ) -> Replay:
-    """Ask for every task in turn, in a pool that is empty before; nothing is given back, what is refused is dropped."""
+    """Ask for every task in turn, in a pool that is empty before; nothing is given back, what is refused is dropped.
+
+    Tasks that want no GPU are put somewhere by the benchmark's own book, or, ``through`` the broker, ask for one byte.
+    """
     broker.redis.flushall()
     build(broker, hosts, scattered)
     broker.redis.config_resetstat()
-    found = Replay(WHOLE * sum(host.gpus for host in hosts))
-    for task, granted in zip(tasks, _answers(broker, tasks, placement), strict=True):
-        found.add(task, granted)
-    found.server_us = _server_us(broker)
-    return found
-
-
-def _answers(broker: Broker, tasks: Sequence[Task], placement: str) -> Iterator[bool]:
-    """Whether each is granted. Sent many at once, and served one after the other."""
+    found, book = Replay(WHOLE * sum(host.gpus for host in hosts)), Book(broker, hosts)
     keys, sha = broker.keys.all, broker.redis.script_load(script("acquire").text)
-    for start in range(0, len(tasks), _BATCH):
+    batch: list[tuple[int, Task]] = []
+
+    def ask() -> None:
         pipe = broker.redis.pipeline(transaction=False)
-        for number, task in enumerate(tasks[start : start + _BATCH], start):
+        for number, task in batch:
             pipe.evalsha(sha, len(keys), *keys, *request(number, task, placement).asking(False))
-        for reply in pipe.execute():
+        for (_, task), reply in zip(batch, pipe.execute(), strict=True):
             if reply[0] not in ("granted", "refused", "impossible"):
                 raise AssertionError(f"not an answer to such a request: {reply}")
-            yield reply[0] == "granted"
+            if reply[0] == "granted":
+                book.lent(reply[3], task)
+            found.add(task, reply[0] == "granted")
+        batch.clear()
+
+    for number, task in enumerate(tasks):
+        own = task.gpus == 0 and not through
+        if own or len(batch) == _BATCH:
+            ask()
+        if own:
+            found.add(task, book.take(task))
+        else:
+            batch.append((number, task))
+    ask()
+    found.server_us = _server_us(broker)
+    return found
 
 
 def _server_us(broker: Broker) -> dict[str, float]:
