@@ -120,7 +120,7 @@ class Book:
         self.memory[at] -= task.memory_mib
         self.told_cpus[at] -= task.cpu_milli
         self.told_memory[at] -= task.memory_mib
-        told = {"cpus_milli": int(self.told_cpus[at]), "memory_bytes": int(self.told_memory[at]) * MIB}
+        told: dict[Any, Any] = {"cpus_milli": int(self.told_cpus[at]), "memory_bytes": int(self.told_memory[at]) * MIB}
         self.broker.redis.hset(self.broker.keys.host(self.names[at]), mapping=told)
         return True
 
@@ -142,7 +142,7 @@ def replay(
     build(broker, hosts, scattered)
     broker.redis.config_resetstat()
     found, book = Replay(WHOLE * sum(host.gpus for host in hosts)), Book(broker, hosts)
-    keys, sha = broker.keys.all, broker.redis.script_load(script("acquire").text)
+    keys, sha = broker.keys.declared, broker.redis.script_load(script("acquire").text)
     batch: list[tuple[int, Task]] = []
 
     def ask() -> None:
@@ -179,16 +179,3 @@ def _server_us(broker: Broker) -> dict[str, float]:
         "mean": float(stats["cmdstat_evalsha"]["usec_per_call"]),
         **{name: float(value) for name, value in told.items()},
     }
-
-
-def totals(broker: Broker) -> dict[str, tuple[int, int, int]]:
-    """By host: bytes lent of its cards, of its memory, and thousandths of its processors, as its leases add up."""
-    by_host: dict[str, tuple[int, int, int]] = {}
-    for lease in broker.leases():
-        bytes_, memory, cpus = by_host.get(lease.host, (0, 0, 0))
-        by_host[lease.host] = (
-            bytes_ + lease.memory_bytes * len(lease.gpu_uuids),
-            memory + lease.host_memory_bytes,
-            cpus + lease.cpus_milli,
-        )
-    return by_host
