@@ -34,7 +34,7 @@ local function candidates_of(flat, ask, not_these)
       if told then name = told[1] end
       h = name and host_of(name)
       if h and looked[name] == nil then
-        looked[name] = not host_lacks(ask, name)
+        looked[name] = not host_lacks(ask, name) and {}
         if looked[name] then
           if hosts_found == HOSTS_MOST then break end
           hosts_found = hosts_found + 1
@@ -44,8 +44,11 @@ local function candidates_of(flat, ask, not_these)
           cpus, memory = cpus + h.leased_cpus + 0.05 * h.cpus, memory + h.leased_memory + 0.05 * h.memory
         end
       end
-      -- One that has no hash is read as well, and put right.
-      if not h or looked[name] then found[#found + 1] = { uuid = uuid, free = tonumber(flat[i + 1]), host = h, at = i } end
+      -- Of a host's cards with equally much free the first will do. One that has no hash is read as well, and put right.
+      if not h or (looked[name] and not looked[name][flat[i + 1]]) then
+        found[#found + 1] = { uuid = uuid, free = tonumber(flat[i + 1]), host = h, at = i }
+        if h then looked[name][flat[i + 1]] = true end
+      end
     end
   end
   return found, { cpus = cpus / bytes, memory = memory / bytes }
