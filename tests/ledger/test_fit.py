@@ -73,7 +73,7 @@ def test_the_look_is_bounded(broker: Broker, cards: Cards) -> None:
         except InsufficientMemory:
             assert cpus == 5
         assert commands(broker, "hmget") <= 2 * 96 + 8
-        assert commands(broker, "zmscore") <= 24
+        assert commands(broker, "zmscore") <= 16
 
 
 def test_who_asks_for_nothing_of_the_host_reads_one_card_as_before(broker: Broker, cards: Cards) -> None:

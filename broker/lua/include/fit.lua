@@ -4,7 +4,7 @@
 -- gives: best_fit
 
 -- Cards looked at in a row, and hosts that have enough of their own: of so many the best is taken (law 13).
-local CARDS_MOST, HOSTS_MOST = 48, 12
+local CARDS_MOST, HOSTS_MOST = 48, 8
 
 -- Heat in shares of a card, as the default placement weighs it.
 local HEAT = { OPTIMAL = 0, NORMAL = 0.1, THROTTLED = 0.5 }
