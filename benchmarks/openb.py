@@ -136,7 +136,7 @@ def goals(found: dict[str, list[Replay]]) -> list[frame.Goal]:
         frame.Goal("balanced, % allocated (FGD has 95.4)", balanced, least=PUBLISHED["FGD"]),
         frame.Goal("pack, % allocated (BestFit has 93.1)", pack, least=PUBLISHED["BestFit"]),
         frame.Goal("p99 server time of an asking, µs", tail, most=TAIL_MOST_US,
-                   why="wall time on the server: a machine that is busy otherwise shows it here first"),
+                   why="it is wall time: run it on a machine that does nothing else before believing it"),
     ]  # fmt: skip
 
 
