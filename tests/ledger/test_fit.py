@@ -72,7 +72,7 @@ def test_the_look_is_bounded(broker: Broker, cards: Cards) -> None:
             broker.acquire("1GiB", cpus=cpus)
         except InsufficientMemory:
             assert cpus == 5
-        assert commands(broker, "hmget") <= 2 * 96 + 8
+        assert commands(broker, "hmget") <= 2 * 48 + 8
         assert commands(broker, "zmscore") <= 16
 
 

@@ -4,7 +4,7 @@
 -- gives: best_fit
 
 -- Cards looked at in a row, and hosts that have enough of their own: of so many the best is taken (law 13).
-local CARDS_MOST, HOSTS_MOST = 48, 8
+local CARDS_MOST, HOSTS_MOST = 24, 6
 
 -- Heat in shares of a card, as the default placement weighs it.
 local HEAT = { OPTIMAL = 0, NORMAL = 0.1, THROTTLED = 0.5 }
@@ -107,7 +107,7 @@ local function best_among(found, ask, bytes)
   return best and best.card
 end
 
--- The best card of one index: of the first 48 with room or, if none of these will do, of 48 of the rest, others each time.
+-- The best card of one index: of the first 24 with room or, if none of these will do, of 24 of the rest, others each time.
 -- `not_these` were kept for others.
 function best_fit(index, ask, bytes, not_these)
   local from = 0
