@@ -25,9 +25,6 @@ function obstacle(ask, card, bytes)
   return (ask.host_memory > 0 or ask.cpus > 0) and host_lacks(ask, card.host) or nil
 end
 
--- How many cards each way compares before it takes the best.
-local LOOK = { pack = 1, spread = 1, cool = 64, [''] = 4 }
-
 -- Cards come in the order of what is left over: for the default the first that is cool and strands nothing is the best.
 local function is_best(way, card, bytes)
   if way == 'cool' then return false end
@@ -49,7 +46,8 @@ function best_of(index, ask, bytes, not_these)
   end
   local from, seen = 0, 0
   while seen < 128 do
-    local count = seen == 0 and LOOK[ask.placement] or 16
+    -- How many cards each way compares before it takes the best.
+    local count = seen > 0 and 16 or ask.placement == '' and 4 or ask.placement == 'cool' and 64 or 1
     local uuids, best = page(index, ask, bytes, from, count), nil
     for _, uuid in ipairs(uuids) do
       local card = not not_these[uuid] and read_card(uuid)
