@@ -32,12 +32,14 @@ from worker_hooks.dequeuing import Dequeuing, Found
 from worker_hooks.holding import JobLease, granted_of, note
 from worker_hooks.horse import Horse, Named
 from worker_hooks.keeper import Keeper
+from worker_hooks.owning import NotOursError
 from worker_hooks.parking import Lot
-from worker_hooks.recovery import its_turn, recover, recover_unstarted
+from worker_hooks.recovery import its_turn, recover, recover_forgotten
 from worker_hooks.request import function_of
 
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
 _ALIVE_SECONDS = 30.0  # between two signs of life of a worker in the midst of a long job
+_START_SECONDS = 10.0  # that a worker waits for its keeper, before it takes any job
 _WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""))
 
 
@@ -53,11 +55,13 @@ class Borrowing(Horse, Dequeuing):
         self.pid = os.getpid()  # it may be made in one process and run in another, and its horses look who is alive
         os.environ[horse.ADMITS] = str(self.pid)
         super().bootstrap(*args, **options)
+        if not self._keeper.ready(_START_SECONDS):
+            self.log.warning("Worker %s: its keeper is slow to start, and leases may be lost meanwhile", self.name)
 
     @cached_property
     def _keeper(self) -> Keeper:
         settings = Settings()
-        return Keeper(settings.redis_url, settings.pool)
+        return Keeper(settings.redis_url, settings.pool, says_ready=True)
 
     def perform_borrowed(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Run a job under ``self._lease``, or fail it with ``self._refusal``, by RQ's own path."""
@@ -94,7 +98,7 @@ class Borrowing(Horse, Dequeuing):
                 self._start(found, found.lease)
             else:
                 super().execute_job(job, queue)
-        except _NotOursError:
+        except NotOursError:
             self.log.warning("Worker %s: job %s was taken up by others meanwhile", self.name, job.id)
             self.set_state(WorkerStatus.IDLE)
         finally:
@@ -113,7 +117,7 @@ class Borrowing(Horse, Dequeuing):
             note(job, lease)
             execution = parking.take_up(self, job, found.attempt, meta=True)
             if execution is None:
-                raise _NotOursError
+                raise NotOursError
             begun = time.monotonic()
             with self._holding(lease=lease):
                 self.perform_borrowed(job, queue, execution)
@@ -154,7 +158,7 @@ class Borrowing(Horse, Dequeuing):
             return super().prepare_execution(job)
         execution = parking.take_up(self, job, uuid4().hex)
         if execution is None:
-            raise _NotOursError
+            raise NotOursError
         return execution
 
     def _held(self) -> Named | None:
@@ -200,9 +204,9 @@ class Borrowing(Horse, Dequeuing):
             self._recover()
 
     def clean_registries(self) -> None:
-        """RQ's maintenance; before it, what it would drop."""
+        """RQ's maintenance; what it does to abandoned jobs is done before, by steps that bear others beside them."""
         for queue in self.queues:
-            recover_unstarted(queue)
+            recover_forgotten(queue, self._exc_handlers)
         super().clean_registries()  # type: ignore[no-untyped-call]
 
     def _recover(self) -> None:
@@ -231,7 +235,3 @@ class Borrowing(Horse, Dequeuing):
 
 def _about(job: Job) -> dict[str, str]:
     return {"job.id": job.id, "queue": job.origin, "function": function_of(job)}
-
-
-class _NotOursError(Exception):
-    """The job in hand was put back and taken up by others: this worker looked dead for a while."""

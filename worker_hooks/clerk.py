@@ -40,8 +40,11 @@ _QUIET_SECONDS = 0.3
 class Clerk:
     """Asks one thing after the other, and rings when there is an answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet_seconds: float = _QUIET_SECONDS) -> None:
         """Begin."""
+        self._quiet_seconds = quiet_seconds
+        #: Whether what it needs to speak with the ledger is imported: a busy machine takes long for that.
+        self.ready = False
         self._tasks: queue.SimpleQueue[tuple[Held, bool]] = queue.SimpleQueue()
         self._answers: deque[Answer] = deque()
         self.bell, self._cord = os.pipe()
@@ -61,10 +64,12 @@ class Clerk:
 
     def _work(self) -> None:
         first = None
-        with contextlib.suppress(queue.Empty):
-            first = self._tasks.get(timeout=_QUIET_SECONDS)
-        if first is None:  # nobody is in a hurry now
-            import broker.client  # noqa: F401 - a tenth of a second
+        with contextlib.suppress(queue.Empty):  # afterwards nobody is in a hurry
+            first = self._tasks.get(timeout=self._quiet_seconds)
+        import broker.client  # noqa: F401 - a tenth of a second
+
+        self.ready = True
+        os.write(self._cord, b"!")
         while True:
             held, release = first or self._tasks.get()
             first = None

@@ -25,8 +25,12 @@ from broker.errors import BrokerError
 from broker.process import began
 from worker_hooks import environment, losing
 from worker_hooks.again import RunAgain, noted
+from worker_hooks.owning import NotOursError, only_ours
 
 if TYPE_CHECKING:
+    from rq.job import Retry
+    from rq.registry import StartedJobRegistry
+
     from broker.wire import Wire
     from worker_hooks.holding import JobLease
 
@@ -76,12 +80,52 @@ class Horse(BaseWorker):
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
         """As RQ's, of a job that failed; one that is to be run again goes back to the front of its queue."""
         again = exc_info[1]
+        if isinstance(again, NotOursError):
+            self._let_go(job, execution)
+            return
         if not isinstance(again, RunAgain):
             super()._finalize_failure(job, queue, execution, exc_info)
             return
         self.log.info("Worker %s: job %s is run again: %s", self.name, job.id, again.reason)
         noted(job, again)
         self._put_back(job, queue, execution, meta=True)
+
+    def handle_job_success(
+        self, job: Job, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
+    ) -> None:
+        """As RQ's, if this attempt still has the job."""
+        with only_ours(self, job, execution):
+            super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def handle_job_retry(
+        self, job: Job, queue: Queue, retry: Retry, started_job_registry: StartedJobRegistry, execution: Execution
+    ) -> None:
+        """As RQ's, if this attempt still has the job."""
+        with only_ours(self, job, execution):
+            super().handle_job_retry(job, queue, retry, started_job_registry, execution)
+
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: StartedJobRegistry | None = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        """As RQ's, if this attempt still has the job. Called last, by worker or horse."""
+        try:
+            with only_ours(self, job, execution):
+                super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+        except NotOursError:
+            self._let_go(job, execution)
+
+    def _let_go(self, job: Job, execution: Execution | None) -> None:
+        """Of a job that others took up."""
+        from worker_hooks import parking
+
+        self.log.warning("Worker %s: job %s was taken up by others, and this attempt is void", self.name, job.id)
+        if execution is not None:
+            parking.drop(self, job, execution)
 
     def _put_back(self, job: Job, queue: Queue, execution: Execution, *, meta: bool = False) -> None:
         from worker_hooks import parking

@@ -10,8 +10,10 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +33,10 @@ class Keeper:
     replaced by the next ``hold`` or ``tend``, and the new one is told of all that is held.
     """
 
-    def __init__(self, url: str, pool: str) -> None:
-        """Start the helper, by spawn: from a process that will fork, before it forks anything."""
+    def __init__(self, url: str, pool: str, *, says_ready: bool = False) -> None:
+        """Start the helper, by spawn: from a process that will fork, before it forks anything. ``says_ready``: it is to
+        be waited for (``ready``).
+        """
         self._url, self._pool = url, pool
         self._me = _myself()
         self._lines: dict[str, bytes] = {}
@@ -40,9 +44,9 @@ class Keeper:
         self._heard = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: list[subprocess.Popen[bytes]] = []  # still to be waited for
-        self._calls = self._tending = False
+        self._calls = self._tending = self._ready = False
         _keepers.add(self)
-        self._start()
+        self._start("ready" if says_ready else "")
 
     @property
     def alive(self) -> bool:
@@ -56,6 +60,15 @@ class Keeper:
     def pid(self) -> int | None:
         """The helper's process; ``None`` without one."""
         return self._process.pid if self._process is not None else None
+
+    def ready(self, seconds: float) -> bool:
+        """Wait until the first helper can renew leases, for so long at most. Whether it can: a busy machine may take
+        seconds to start it, in which a lease would come to its end.
+        """
+        ends = time.monotonic() + seconds
+        while self.alive and not self._ready and (left := ends - time.monotonic()) > 0:
+            select.select([self._from], [], [], left)
+        return self._ready
 
     def hold(self, lease: LeaseFacts, pid: int, on_lost: str = "signal") -> None:
         """Renew ``lease`` from now on until the process ``pid`` is gone or the lease is dropped, then release it.
@@ -135,7 +148,7 @@ class Keeper:
 
     # -- the process and its two pipes ---------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self, *words: str) -> None:
         """In a session of its own: what kills the job's process group does not reach it."""
         theirs, self._to = os.pipe()
         self._from, answers = os.pipe()
@@ -144,7 +157,7 @@ class Keeper:
         try:
             self._process = subprocess.Popen(
                 # Without `site`: all of its path is told, and it starts in half the time.
-                [sys.executable, "-P", "-S", "-m", "worker_hooks.keeping", str(self._me[0])],
+                [sys.executable, "-P", "-S", "-m", "worker_hooks.keeping", str(self._me[0]), *words],
                 stdin=theirs, stdout=answers, cwd="/", env={**os.environ, "PYTHONPATH": _path()},
                 start_new_session=True,
             )  # fmt: skip
@@ -185,7 +198,9 @@ class Keeper:
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
             told = json.loads(line)
-            if told["lost"] in self._lines:
+            if "ready" in told:
+                self._ready = True
+            elif told["lost"] in self._lines:
                 self._losses[told["lost"]] = told["why"]
         return not silent
 

@@ -10,8 +10,9 @@ JSON from its standard input:
 ``{"drop": lease_id, "release": bool}``
     The job ended: release its lease, or only forget it.
 
-On its standard output it says ``{"lost": lease_id, "why": text}``. It outlives who started it by as long as it takes to
-end what it holds. One thread watches, another (``clerk``) waits for Redis; nothing here forks.
+On its standard output it says ``{"lost": lease_id, "why": text}``; run as ``PID ready`` it gets ready at once to speak
+with the ledger, and says ``{"ready": true}`` when it is. It outlives who started it by as long as it takes to end what
+it holds. One thread watches, another (``clerk``) waits for Redis; nothing here forks.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from worker_hooks.held import GRACE_SECONDS, ORPHAN_SECONDS, OWNER_SECONDS, Held
 class Watch:
     """All that is held, until nothing is left and nobody who could bring more."""
 
-    def __init__(self, starter: int) -> None:
+    def __init__(self, starter: int, *, says_ready: bool = False) -> None:
         """``starter`` is the pid of who started this process."""
-        self._starter = starter
-        self._clerk = Clerk()
+        self._starter, self._says_ready = starter, says_ready
+        self._clerk = Clerk(0.0) if says_ready else Clerk()
         self._held: dict[str, Held] = {}
         self._owners: dict[int, Process] = {}
         self._line = b""
@@ -55,6 +56,9 @@ class Watch:
             if 0 in ready:
                 self._read()
             if self._clerk.bell in ready:
+                if self._says_ready and self._clerk.ready:
+                    self._says_ready = False
+                    self._say({"ready": True})
                 for answer in self._clerk.heard():
                     self._take(answer)
             for held in list(self._held.values()):
@@ -160,7 +164,8 @@ class Watch:
             if held.lost:
                 return
             if now >= held.give_up:
-                if not held.was_frozen(now):
+                starts = not self._clerk.ready and now < held.end  # slowly; that is no silence of the ledger's
+                if not starts and not held.was_frozen(now):
                     why = f"LeaseLost: lease {held.lease_id} was not renewed for {now - held.confirmed:.0f} s"
                     self._lose(held, why, held.end if now < held.end else now + GRACE_SECONDS)
                     return
@@ -178,9 +183,12 @@ class Watch:
 
     def _tell(self, held: Held, why: str) -> None:
         if not held.told:
-            with contextlib.suppress(OSError):  # nobody listens any more, or not for a long time
-                os.write(1, json.dumps({"lost": held.lease_id, "why": why}).encode() + b"\n")
+            self._say({"lost": held.lease_id, "why": why})
             held.tell()
+
+    def _say(self, told: object) -> None:
+        with contextlib.suppress(OSError):  # nobody listens any more, or not for a long time
+            os.write(1, json.dumps(told).encode() + b"\n")
 
     # -- the end of a lease --------------------------------------------------------------------------------------------
 
@@ -210,7 +218,7 @@ def main() -> None:
     os.set_blocking(1, False)
     # Redis's client imports OpenTelemetry's SDK where that is installed: half as much again, while leases wait.
     sys.modules["opentelemetry"] = None  # type: ignore[assignment]
-    Watch(int(sys.argv[1])).run()
+    Watch(int(sys.argv[1]), says_ready="ready" in sys.argv[2:]).run()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ the job's lease was not renewed and its time is over, or nothing of it is left.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import WatchError
 from rq.callbacks import execute_failure_callback
@@ -15,10 +16,11 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus, parse_job_id
-from rq.job_lifecycle import record_job_failure
+from rq.job_lifecycle import call_exception_handlers, record_job_failure
 from rq.rate_limit import release_slot
-from rq.utils import as_text
+from rq.utils import as_text, current_timestamp, now
 
+from worker_hooks.owning import status_within
 from worker_hooks.parking import Lot
 from worker_hooks.request import lease_name
 
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
 
     from broker.client import Broker
 
+Handler = Callable[..., object]
+
 #: Entries looked at: those heard of least lately, and so the dead ones, come first.
 _LOOK_AT = 100
+#: What RQ's clean-up may see as forgotten before the next thing is done here; hosts' clocks differ.
+_SOON_SECONDS = 5
+_LOCK_SECONDS = 60
 
 
 def its_turn(queue: Queue, seconds: float) -> bool:
@@ -48,69 +55,108 @@ def recover(queue: Queue, broker: Broker) -> int:
 
 def recover_abandoned(queue: Queue, broker: Broker) -> int:
     """The jobs that dead workers of this queue had in their hands, or at work."""
-    lot, retaken = Lot(queue), recover_unstarted(queue)
-    raw: Any = queue.connection.zrange(queue.started_job_registry.key, 0, -1)
-    entries = [as_text(entry) for entry in raw]
-    found = lot.put_back_stranded([parse_job_id(entry) for entry in entries])
-    leases = {lease_name(parse_job_id(entry), entry.rpartition(":")[2]): entry for entry in entries[:_LOOK_AT]}
-    for entry in (leases[name] for name in broker.abandoned(list(leases))):
-        job = queue.fetch_job(parse_job_id(entry))
-        if job is not None and _never_ran(job):
-            found += lot.retake(entry, job)
-        elif job is not None:
-            found += _settle(queue, entry, job)
-    return retaken + found
+    lot, found = Lot(queue), recover_forgotten(queue)
+    entries, forgotten = _started(queue)
+    found += lot.put_back_stranded([parse_job_id(entry) for entry in entries])
+    leases = {_lease_of(entry): entry for entry in [one for one in entries if one not in forgotten][:_LOOK_AT]}
+    for name in broker.abandoned(list(leases)):
+        why = f"Its worker died: found by the lease {name}, which was given up."
+        recovered = _recover_one(queue, leases[name], why)
+        found += recovered is not None
+        if recovered is not None and recovered.failed:
+            _call_back(queue, recovered.job, why, ())
+    return found
 
 
-def _settle(queue: Queue, entry: str, job: Job) -> bool:
-    """A job that had started is retried, or fails, as RQ has it with abandoned ones. False if somebody else saw to it.
+def recover_forgotten(queue: Queue, handlers: Sequence[Handler] = ()) -> int:
+    """Jobs of which RQ has not heard for long, however long nobody was there to look: a machine that was off, and with
+    it all that the ledger remembers. ``handlers`` are called for each that had started, as RQ does.
 
-    RQ's own clean-up reads and then writes: two at once would retry a job twice.
+    RQ's own clean-up of these reads, and writes later: whatever others do to a job in between, it puts the job into its
+    queue once more. So nothing is done to them but under the lock that every worker of RQ's holds for its clean-up.
     """
-    registry, connection = queue.started_job_registry, queue.connection
+    # Not for RQ's quarter of an hour: this worker may die in the midst of it.
+    if not _started(queue)[1] or not queue.connection.set(queue.registry_cleaning_key, 1, nx=True, ex=_LOCK_SECONDS):
+        return 0
+    found = 0
+    try:
+        raw: Any = queue.connection.zrangebyscore(queue.started_job_registry.key, 0, current_timestamp())
+        for entry in map(as_text, raw):
+            why = f"Its worker died: nothing was heard of it for long, at {now()}."
+            recovered = _recover_one(queue, entry, why)
+            found += recovered is not None
+            if recovered is not None and recovered.had_started:
+                _call_back(queue, recovered.job, why, handlers)
+    finally:
+        queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Recovered(NamedTuple):
+    job: Job
+    had_started: bool
+    failed: bool
+
+
+def _started(queue: Queue) -> tuple[list[str], set[str]]:
+    """The entries of RQ's started jobs; and those that RQ's clean-up takes for forgotten, or will within a moment."""
+    raw: Any = queue.connection.zrange(queue.started_job_registry.key, 0, -1, withscores=True)
+    soon = current_timestamp() + _SOON_SECONDS
+    return [as_text(entry) for entry, _ in raw], {as_text(entry) for entry, until in raw if until <= soon}
+
+
+def _lease_of(entry: str) -> str:
+    return lease_name(parse_job_id(entry), entry.rpartition(":")[2])
+
+
+def _recover_one(queue: Queue, entry: str, why: str) -> _Recovered | None:
+    """A job that had not started goes back to the front of its queue; one that had is retried, or fails, as RQ has it.
+    ``None`` if somebody else saw to it.
+    """
+    job = queue.fetch_job(parse_job_id(entry))
+    if job is None or job.get_status(refresh=False) != JobStatus.STARTED:
+        return None
+    if job.started_at is None:
+        return _Recovered(job, had_started=False, failed=False) if Lot(queue).retake(entry, job) else None
+    failed = not job.retries_left
+    if not _settle(queue, entry, job, why):
+        return None
+    if failed:
+        job.send_webhooks(JobStatus.FAILED, exc_string=why)
+        queue.enqueue_dependents(job)
+    release_slot(job)
+    return _Recovered(job, had_started=True, failed=failed)
+
+
+def _settle(queue: Queue, entry: str, job: Job, why: str) -> bool:
+    """Retry or fail a job in one step with a look at whose it is: False if it is not that attempt's any more."""
+    registry, connection, attempt = queue.started_job_registry, queue.connection, entry.rpartition(":")[2]
     with connection.pipeline() as pipeline:
         pipeline.watch(job.key)  # type: ignore[no-untyped-call]
         started = as_text(pipeline.hget(job.key, "status") or b"") == JobStatus.STARTED
         if not started or pipeline.zscore(registry.key, entry) is None:
             return False
         pipeline.multi()
-        Execution(entry.rpartition(":")[2], job.id, connection).delete(job, pipeline)
-        why = f"Its worker died: found by the lease {lease_name(job.id, entry.rpartition(':')[2])}, which was given up."
-        retried = bool(job.retries_left)
-        if retried:
-            job.retry(queue, pipeline)
+        Execution(attempt, job.id, connection).delete(job, pipeline)
+        if job.retries_left:
+            with status_within(job, pipeline):
+                job.retry(queue, pipeline)
         else:
             record_job_failure(job, why, pipeline)
         try:
             pipeline.execute()
         except WatchError:
             return False
-    if not retried:
-        with suppress(Exception):  # as RQ: a callback that raises is its own trouble
-            execute_failure_callback(job, queue.death_penalty_class, AbandonedJobError, AbandonedJobError(why), None)
-        job.send_webhooks(JobStatus.FAILED, exc_string=why)
-        queue.enqueue_dependents(job)
-        release_slot(job)
     return True
 
 
-def _never_ran(job: Job) -> bool:
-    return job.get_status(refresh=False) == JobStatus.STARTED and job.started_at is None
-
-
-def recover_unstarted(queue: Queue) -> int:
-    """Jobs that were taken up and never ran, and of which RQ has not heard for long; its own clean-up would drop them.
-
-    However long nobody was there to look: a machine that was off, and with it all that the ledger remembers.
-    """
-    connection, lot, found = queue.connection, Lot(queue), 0
-    now, _ = connection.time()
-    entries: Any = connection.zrangebyscore(queue.started_job_registry.key, "-inf", now, 0, _LOOK_AT)
-    for entry in map(as_text, entries):
-        job = queue.fetch_job(parse_job_id(entry))
-        if job is not None and _never_ran(job):
-            found += lot.retake(entry, job)
-    return found
+def _call_back(queue: Queue, job: Job, why: str, handlers: Sequence[Handler]) -> None:
+    """What RQ calls for an abandoned job. What is raised there is its own trouble, as RQ has it."""
+    error = AbandonedJobError(why)
+    with suppress(Exception):
+        execute_failure_callback(job, queue.death_penalty_class, AbandonedJobError, error, None)
+    with suppress(Exception):
+        call_exception_handlers(handlers, job, AbandonedJobError, error, None)
 
 
 def recover_parked(queue: Queue, broker: Broker) -> int:

@@ -44,15 +44,18 @@ def work(seconds: float) -> None:
         told |= {"lease": lease.id, "token": lease.token, "bytes": lease.memory_bytes}
     with Redis.from_url(os.environ["GPUBROKER_REDIS_URL"], decode_responses=True) as redis:
         _begin(redis, told, uuids)
-        kind = "raised"
+        end = {"kind": "raised", "why": ""}
         try:
             time.sleep(seconds)
-            kind = "ended"
+            end["kind"] = "ended"
+        except BaseException as error:
+            end["why"] = repr(error)
+            raise
         finally:
             try:
-                _end(redis, told | {"kind": kind}, uuids)
-            except LeaseLost:  # it is heard in the midst of any call
-                _end(redis, told | {"kind": "raised"}, uuids)
+                _end(redis, told | end, uuids)
+            except LeaseLost as error:  # it is heard in the midst of any call
+                _end(redis, told | {"kind": "raised", "why": repr(error)}, uuids)
                 raise
 
 

@@ -238,7 +238,7 @@ class RqSoak:
         result.kills = dict(sorted(self.killer.done.items()))
         result.transitions, result.events = watch.transitions, dict(sorted(watch.kinds.items()))
         result.violations += [str(one) for one in watch.violations] + self.journal.violations
-        result.violations += watch.wrongs + self.workers.deaths
+        result.violations += [*verdict.told(watch.wrongs), *self.workers.deaths]
         result.violations += [*verdict.of_jobs(self.redis), *verdict.of_books(self.redis, QUEUES)]
         if self._due:
             result.violations.append(f"{len(self._due)} kills were left when all jobs were over")

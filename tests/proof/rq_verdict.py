@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from redis import Redis
 from rq import Queue
@@ -49,6 +49,17 @@ class Verdict:
                 where = sorted(self._watch.places.jobs[job.id].elements())
                 yield f"{job.id} is {status} at the end, in {where}: {story}"
 
+    def told(self, wrongs: Iterable[str]) -> Iterator[str]:
+        """What was seen while it ran; with the first thing of each job, the job's story."""
+        seen = set()
+        for text in wrongs:
+            job = self._watch.jobs.get(text.partition(" ")[0])
+            if job is None or job.id in seen:
+                yield text
+            else:
+                seen.add(job.id)
+                yield f"{text}: {self._story(job)}"
+
     def _of_finished(self, job: Job, story: str) -> Iterator[str]:
         """Exactly one run was completed, not counting those whose worker was killed before RQ had heard of it."""
         completed = [run for run in job.runs if run.ended == "ended"]
@@ -66,11 +77,11 @@ class Verdict:
         if not job.path:
             return "never enqueued"
         first = job.path[0][0]
-        told = [(at, f"in {where}") for at, where in job.path]
+        told = [(at, f"in {where} by {who}" if who else f"in {where}") for at, where, who in job.path]
         for run in job.runs:
             told.append((run.began, f"starts in {run.process.partition(' ')[0]} of {run.worker}"))
             if run.ended:
-                told.append((run.ended_at, run.ended))
+                told.append((run.ended_at, f"{run.ended} {run.why}".rstrip()))
         told += [(one.at, f"loses {one.what} of {one.worker}, since {one.since - first:.2f}") for one in job.burnt]
         names = {run.worker for run in job.runs} | {one.worker for one in job.burnt}
         last = max(at for at, _ in told)

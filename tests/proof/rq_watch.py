@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from tests.proof.laws import Checker
 from tests.proof.mirror import Command, Step
 from tests.proof.rq_jobs import RUNS
-from tests.proof.rq_places import Places
+from tests.proof.rq_places import Places, place_of
 
 _MOST_SHOWN = 100
-_EXECUTION = "rq:execution:"
+_EXECUTION, _WORKER = "rq:execution:", "rq:worker:"
 
 
 @dataclass(slots=True)
@@ -27,6 +27,8 @@ class Run:
     began: float
     ended: str = ""
     ended_at: float = 0.0
+    #: What it raised.
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -48,8 +50,8 @@ class Job:
     retries: int
     after: tuple[str, ...] = ()
     runs: list[Run] = field(default_factory=list)
-    #: Where RQ had it, by when.
-    path: list[tuple[float, str]] = field(default_factory=list)
+    #: Since when RQ had it where, in each place as often as it is there; and who saw to that, where it can be told.
+    path: list[tuple[float, str, str]] = field(default_factory=list)
     burnt: list[Burnt] = field(default_factory=list)
     #: The worker of its newest execution, and since when.
     worker: str = ""
@@ -99,9 +101,9 @@ class Watch(Checker):
             elif command[0].upper() in ("HSET", "HMSET") and command[1].startswith(_EXECUTION):
                 self._execute(dict(zip(command[2::2], command[3::2], strict=True)))
         for name in self.places.touched & self.jobs.keys():
-            path, now = self.jobs[name].path, "+".join(sorted(+self.places.jobs[name])) or "nowhere"
+            path, now = self.jobs[name].path, "+".join(sorted(self.places.jobs[name].elements())) or "nowhere"
             if not path or path[-1][1] != now:
-                path.append((time.monotonic(), now))
+                path.append((time.monotonic(), now, _who(commands)))
         for name, retries in before.items():
             self._follow(self.jobs[name], retries)
         return step
@@ -143,7 +145,7 @@ class Watch(Checker):
             return
         for run in job.runs:
             if run.process == said["process"] and not run.ended:
-                run.ended, run.ended_at = said["kind"], time.monotonic()
+                run.ended, run.ended_at, run.why = said["kind"], time.monotonic(), said.get("why", "")
                 self.at_work.pop(worker, None)
 
     def _check_start(self, job: Job, run: Run, said: dict[str, str]) -> None:
@@ -156,3 +158,13 @@ class Watch(Checker):
             lease = self.account.mirror.hash(f"lease:{run.lease}")
             if lease.get("token") != said["token"]:
                 self.wrong(f"law 9: {job.id} started under lease {run.lease}, which the ledger does not know: {lease}")
+
+
+def _who(commands: Sequence[Command]) -> str:
+    """Whose transaction this is: a worker's, which writes of itself along, or a clean-up's of RQ."""
+    for command in commands:
+        if len(command) > 1 and command[1].startswith(_WORKER):
+            return command[1].removeprefix(_WORKER).partition(":")[0]
+    if any(command[0].upper() == "ZREMRANGEBYSCORE" and place_of(command[1]) == "wip" for command in commands):
+        return "RQ's clean-up"
+    return ""

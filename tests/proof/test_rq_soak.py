@@ -13,6 +13,8 @@ from redis import Redis
 from tests.proof import rq_jobs
 from tests.proof.rq_places import Places
 from tests.proof.rq_soak import soak
+from tests.proof.rq_verdict import Verdict
+from tests.proof.rq_watch import Job, Watch
 
 QUEUE, POPPED, WIP, FINISHED = "rq:queue:q", "rq:queue:q:intermediate", "rq:wip:q", "rq:finished:q"
 STATUS = ("HSET", "rq:job:j", "status", "queued")
@@ -61,6 +63,25 @@ def test_a_job_in_two_places_would_run_twice(transaction: list[tuple[str, ...]])
 def test_two_executions_of_one_job_are_told() -> None:
     (wrong,) = places([STATUS, ("ZADD", WIP, "9", "j:e1")], [("ZADD", WIP, "9", "j:e2")])
     assert "['wip', 'wip']" in wrong
+
+
+def test_what_went_wrong_with_a_job_is_told_once_with_its_story() -> None:
+    watch = Watch()
+    watch.expect(Job("j", 2))
+    for transaction in (
+        [STATUS, ("RPUSH", QUEUE, "j")],
+        [("LMOVE", QUEUE, POPPED, "LEFT", "RIGHT"), ("LREM", POPPED, "1", "j"), ("ZADD", WIP, "9", "j:e1")],
+        [("HINCRBY", "rq:worker:w1", "failed_job_count", "1"), ("ZREM", WIP, "j:e1"), ("RPUSH", QUEUE, "j")],
+        [("RPUSH", QUEUE, "j"), ("ZREMRANGEBYSCORE", WIP, "0", "9")],
+        [("ZADD", FINISHED, "9", "j")],
+    ):
+        watch.apply(transaction)
+    first, *others = Verdict(watch, {}).told(watch.wrongs)
+    assert "would run twice: " in first
+    for step in ("in wip; ", "in queue by w1; ", "in queue+queue by RQ's clean-up; ", "in finished+queue+queue"):
+        assert step in first
+    assert others
+    assert not any("in queue by" in text for text in others)
 
 
 # -- what a run sees of the others -------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ import os
 import time
 
 from redis import Redis
-from rq import get_current_job
+from rq import Queue, get_current_job
+from rq.job import Job
 
-from broker import Lease
+from broker import Lease, get_broker
 from worker_hooks import current_lease, gpu_job, pace, run_again
+from worker_hooks.recovery import recover_abandoned
 
 # Whether the lease's environment stood when RQ imported this module.
 LEASE_AT_IMPORT = os.environ.get("GPUBROKER_LEASE_ID", "")
@@ -142,6 +144,12 @@ def wide() -> dict[str, object]:
 def tell(job: object, connection: object, *result: object) -> None:
     """A callback."""
     say(called="back")
+
+
+def recover_meanwhile(job: Job, connection: Redis, *error: object) -> None:
+    """A callback, in the midst of RQ's clean-up: others look for abandoned jobs too."""
+    queue = Queue(job.origin, connection=connection)
+    say(found=recover_abandoned(queue, get_broker()))
 
 
 @gpu_job("photos", memory="1GiB")

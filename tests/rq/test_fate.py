@@ -22,6 +22,7 @@ from broker.embedded import EmbeddedServer
 from broker.process import began
 from broker.publish import Publisher
 from tests.conftest import report
+from tests.rq import jobs
 from tests.rq.conftest import PATIENCE, Stage
 from worker_hooks.held import Process
 from worker_hooks.keeper import Keeper
@@ -189,6 +190,49 @@ def test_a_killed_keeper_is_replaced_and_the_lease_goes_on(stage: Stage, start: 
     wait_for_renewals(stage, parent.lease)
     stage.go()
     stage.event("released")
+
+
+SLOW_REDIS = """
+import sys, time
+if "worker_hooks.keeping" in sys.orig_argv:
+    time.sleep({seconds})
+sys.path.remove({folder!r})
+del sys.modules["redis"]
+import redis
+sys.path.insert(0, {folder!r})  # a keeper is told where its starter finds modules
+"""
+
+
+def slow_to_start(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """As on a busy machine, a keeper needs so long until it can speak with the ledger."""
+    (folder / "redis").mkdir()
+    (folder / "redis" / "__init__.py").write_text(SLOW_REDIS.format(seconds=seconds, folder=str(folder)))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_a_keeper_that_is_slow_to_start_gives_no_lease_up_that_still_lives(
+    stage: Stage, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_to_start(tmp_path, monkeypatch, 4.3)
+    parent = start(ttl=6)
+    stage.hear()
+    wait_for_renewals(stage, parent.lease)
+    stage.go()
+    stage.event("released")
+
+
+def test_a_worker_takes_no_job_before_its_keeper_can_renew_leases(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_to_start(tmp_path, monkeypatch, 4)
+    job = stage.enqueue(jobs.linger, retries=0)
+    begun = time.monotonic()
+    stage.worker()
+    stage.hear()
+    assert time.monotonic() - begun > 4
+    stage.redis.blpop(["nothing"], timeout=3)
+    stage.go()
+    assert "LeaseLost" not in stage.outcome(job)
 
 
 def wait_for_renewals(stage: Stage, lease_id: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from rq import Retry
 
 from tests.proof.proxy import Proxy
 from tests.rq import jobs
@@ -62,3 +63,16 @@ def test_a_job_that_is_run_again_is_not_queued_twice(stage: Stage, burst: Burst,
     assert job.is_finished
     assert len(job.results()) == 1
     assert job.meta["gpu"]["again"] == 1
+
+
+def test_a_job_that_failed_is_not_retried_twice(stage: Stage, burst: Burst) -> None:
+    job = stage.queue.enqueue(jobs.fail, meta=META, retry=Retry(max=2))
+    at = urlsplit(stage.url)
+    with Proxy(str(at.hostname), int(at.port or 0)) as proxy:
+        proxy.drop_replies(1, matching=b"retries_left")  # the whole step, with the job's way into its queue
+        burst(proxy)
+        assert proxy.done["drop"] == 1
+    job.refresh()
+    assert (job.get_status(), job.retries_left) == ("failed", 0)
+    assert stage.queue.job_ids == []
+    assert len(job.results()) == 1

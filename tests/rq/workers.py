@@ -7,10 +7,14 @@ import signal
 import time
 from collections.abc import Sequence
 
+from redis import Redis
+from redis.client import Pipeline
+from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
 from worker_hooks.dequeuing import Found
+from worker_hooks.recovery import recover_forgotten
 from worker_hooks.worker import GpuSimpleWorker, GpuSpawnWorker, GpuWorker
 
 
@@ -66,6 +70,30 @@ class FrozenBeforeTheGate(GpuWorker):
         if self.connection.set("frozen", os.getpid(), nx=True):
             os.kill(os.getpid(), signal.SIGSTOP)
         super()._pass_gate(lease_id, token)
+
+
+class _Overtaken:
+    """It is taken for dead, and its job taken up by others, just when it writes down how its first job ended."""
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        self.connection.incr("performed")  # type: ignore[attr-defined]
+        return super().perform_job(job, queue, execution)  # type: ignore[misc, no-any-return]
+
+    def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
+        super().cleanup_execution(job, pipeline, execution)  # type: ignore[misc]
+        if execution is not None and self.connection.set("overtaken", execution.id, nx=True):  # type: ignore[attr-defined]
+            redis = Redis.from_url(os.environ["GPUBROKER_REDIS_URL"])
+            queue = Queue(job.origin, connection=redis)
+            redis.zadd(queue.started_job_registry.key, {execution.composite_key: 1}, xx=True)
+            assert recover_forgotten(queue) == 1
+
+
+class GpuWorkerOvertaken(_Overtaken, GpuWorker):
+    pass
+
+
+class GpuSimpleWorkerOvertaken(_Overtaken, GpuSimpleWorker):
+    pass
 
 
 class StoppedRightAfterItsFork(GpuWorker):
