@@ -42,8 +42,7 @@ class Role:
     """Who talks to the server, in a line; which commands he uses, and which of the pool's keys.
 
     ``writes`` and ``reads`` are names of ``broker.ledger.keys.ORDER``; ``*`` is everything of the pool. A role that
-    runs scripts declares every key of that order: those that it may not write by a bare prefix, under which nothing
-    lies.
+    runs scripts may also name the prefix that all of them are sent, under which nothing lies.
     """
 
     about: str
@@ -172,16 +171,17 @@ def _patterns(role: Role, keys: Keys) -> Iterable[str]:
         yield f"%R~{keys.root}*"
         return
     if role.runs_scripts:
-        yield from (f"%RW~{pattern}" for name in ORDER for pattern in _declared(role, keys, name))
+        yield f"%RW~{keys.root}"
+    yield from (f"%RW~{pattern}" for name in role.writes for pattern in _written(keys, name))
     yield from (f"%R~{keys.root}{name.removesuffix('_prefix')}{':*' * name.endswith('_prefix')}" for name in role.reads)
 
 
-def _declared(role: Role, keys: Keys, name: str) -> Iterable[str]:
-    """A key as a script declares it; where that begins the names of records, those too if the role may write them."""
-    declared = keys.all[ORDER.index(name)]
-    yield f"{declared}*" if name.endswith("_prefix") and name in role.writes else declared
+def _written(keys: Keys, name: str) -> Iterable[str]:
+    """The key of that name; where that begins the names of records, those."""
+    key = keys.all[ORDER.index(name)]
+    yield f"{key}*" if name.endswith("_prefix") else key
     if name == "free":
-        yield f"{declared}@*"
+        yield f"{key}@*"
 
 
 def aclfile(hashes: Mapping[str, str], pool: str, rq_prefix: str = "rq", server: str = NEWEST) -> list[str]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from worker_hooks.holding import JobLease
 
 #: What a spawned horse is told beside its lease's environment: which job it has, why that is refused, and the way
-#: through the start gate on RQ's own connection: the script's hash, and its key.
+#: through the start gate on RQ's own connection: the script's hash, and its keys.
 JOB, REFUSED, GATE = "GPUBROKER_JOB_ID", "GPUBROKER_REFUSED", "GPUBROKER_GATE"
 
 #: Which worker admits jobs by their requests: its pid, for itself and its horses.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
@@ -162,38 +163,50 @@ def _laws(found: Results) -> Table:
 
 
 def goals(found: Results) -> list[Goal]:
-    """Ahead of every peer at the same work; where not, why."""
+    """Ahead of every peer at the same work; where not, why. What failed of ours is missed, not left out."""
     lenders, queues = facts.LENDERS[1:], facts.QUEUES[1:]
+    jobs = (*facts.AROUND_JOBS[1:-1], *queues)
     return [
-        *_aims("borrow and give back", OURS, lenders, found.pair_us, _WHY_PAIR),
-        *_aims("hand-over", OURS, lenders, found.hand_ms, _WHY_HAND_OVER),
-        *_aims("hand-over of a job", OUR_QUEUE, queues, found.hand_ms, _WHY_JOB_HAND_OVER),
-        *_aims("a job that does nothing", OUR_QUEUE, (*facts.AROUND_JOBS[1:-1], *queues), found.job_ms, _WHY_JOB),
+        *_aims("borrow and give back", found, (OURS, "pair"), lenders, found.pair_us, _WHY_PAIR),
+        *_aims("hand-over", found, (OURS, "hand-over"), lenders, found.hand_ms, _WHY_HAND_OVER),
+        *_aims("hand-over of a job", found, (OUR_QUEUE, "hand-over"), queues, found.hand_ms, _WHY_JOB_HAND_OVER),
+        *_aims("a job that does nothing", found, (OUR_QUEUE, "burst"), jobs, found.job_ms, _WHY_JOB),
         *_aims_at_faults(found),
     ]
 
 
+def _failure(found: Results, name: str, what: str) -> str:
+    return found.failed.get((name, what)) or found.failed.get((name, "start"), "")
+
+
 def _aims(
-    title: str, mine: str, peers: Iterable[facts.Peer], seen: Mapping[str, list[float]], why: str
-) -> Iterator[Goal]:
+    title: str, found: Results, ours: tuple[str, str], peers: Iterable[facts.Peer], seen: Mapping[str, list[float]],
+    why: str,
+) -> Iterator[Goal]:  # fmt: skip
+    mine, failure = mid(seen.get(ours[0], [])), _failure(found, *ours)
     for peer in peers:
-        ratio = _by(mid(seen.get(mine, [])), mid(seen.get(peer.name, [])))
-        if ratio is not None:
+        theirs = mid(seen.get(peer.name, []))
+        if failure and theirs:
+            yield Goal(f"{title}, × {peer.name}", math.nan, most=1, why=failure)
+        elif (ratio := _by(mine, theirs)) is not None:
             yield Goal(f"{title}, × {peer.name}", ratio, most=1, why=why)
 
 
 def _aims_at_faults(found: Results) -> Iterator[Goal]:
     whose = [(OUR_QUEUE, victim) for victim in VICTIMS[1:]] + [(name, VICTIMS[0]) for name in (*scripts.SCRIPTS, OURS)]
     for name, victim in whose:
-        one = found.killed.get((name, victim))
+        one, title = found.killed.get((name, victim)), f"{_whose(name)}: {victim} killed, lent again, s"
+        failure = _failure(found, name, f"killed: {victim}")
         if one is not None:
             seconds = one.cap_seconds if one.seconds is None else one.seconds
-            yield Goal(
-                f"{_whose(name)}: {victim} killed, lent again, s", seconds, most=1, why=_WHY_TTL if name == OURS else ""
-            )
-    if OURS in found.losses:
-        yield Goal("lost replies: loans beyond capacity", found.losses[OURS].over, most=0)
-        yield Goal("lost replies: names nobody holds and nobody gets", found.losses[OURS].leaked, most=0)
+            yield Goal(title, seconds, most=1, why=_WHY_TTL if name == OURS else "")
+        elif failure:
+            yield Goal(title, math.nan, most=1, why=failure)
+    losses, failure = found.losses.get(OURS), _failure(found, OURS, "lost replies")
+    if losses is not None or failure:
+        over, leaked = (math.nan, math.nan) if losses is None else (losses.over, losses.leaked)
+        yield Goal("lost replies: loans beyond capacity", over, most=0, why=failure)
+        yield Goal("lost replies: names nobody holds and nobody gets", leaked, most=0, why=failure)
 
 
 def _seen(spans: Mapping[str, list[float]]) -> dict[str, list[float]]:

@@ -149,6 +149,16 @@ def test_a_lease_given_back_leaves_nothing(url: str) -> None:
     assert memory.left_behind(url, 20, 1000) < memory.LEFT_MOST
 
 
+def test_what_leases_do_leave_is_seen(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_forget_ended", lambda _: None)  # their tombstones stay for a minute
+    assert memory.left_behind(url, 20, 1000) > memory.LEFT_MOST
+
+
+def test_a_round_leaves_what_most_rounds_leave() -> None:
+    assert memory.a_round([1000, 5000, 5000, 5000]) == 0, "a table grew once"
+    assert memory.a_round([9000, 9100, 7000, 7100]) == 100, "a table shrank once, and each round leaks"
+
+
 def test_bytes_on_the_wire_are_those_of_the_calls(url: str) -> None:
     found = memory.wire(url, 20)
     assert all(sent > 60 and back > 0 for sent, back in found.values()), "every call names a script, pool and lease"

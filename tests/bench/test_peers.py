@@ -229,6 +229,41 @@ def test_where_a_peer_is_ahead_the_aim_is_missed_and_says_why() -> None:
     assert missed[0].why
 
 
+def test_what_failed_of_ours_is_missed_and_not_left_out() -> None:
+    found, names = full(), [goal.name for goal in tables.goals(full())]
+    ours, queue = facts.OURS.name, facts.QUEUES[0].name
+    del found.pair_us[ours], found.hand_ms[ours], found.losses[ours]
+    del found.job_ms[queue], found.hand_ms[queue], found.killed[queue, "the job's process"]
+    found.failed = {(ours, "start"): "no", (queue, "start"): "nor this"}
+    goals = {goal.name: goal for goal in tables.goals(found)}
+    assert set(names) <= set(goals)
+    assert not any(goals[name].met for name in names if "plain script" not in name)
+    assert {goal.why for goal in goals.values()} <= {"no", "nor this", ""}
+
+
+def test_aims_are_of_the_measure_that_they_name() -> None:
+    found = full()
+    ours, queue = facts.OURS.name, facts.QUEUES[0].name
+    found.pair_us[ours], found.hand_ms[ours] = [10.0], [9.0]
+    found.pair_us["limits"], found.hand_ms["limits"] = [20.0], [90.0]
+    found.hand_ms[queue], found.job_ms[queue] = [3.0], [5.0]
+    found.hand_ms["RQ RateLimit"], found.job_ms["RQ RateLimit"] = [4.0], [50.0]
+    seen = {goal.name: goal.seen for goal in tables.goals(found)}
+    assert seen["borrow and give back, × limits"] == pytest.approx(0.5)
+    assert seen["hand-over, × limits"] == pytest.approx(0.1)
+    assert seen["hand-over of a job, × RQ RateLimit"] == pytest.approx(0.75)
+    assert seen["a job that does nothing, × RQ RateLimit"] == pytest.approx(0.1)
+
+
+def test_a_pair_is_told_in_multiples_of_a_bare_call_by_the_same_client() -> None:
+    found = full()
+    found.pair_us["limits"], found.bare_us["limits"] = [200.0], [50.0]
+    table = tables.all_of(found)[0]
+    row = next(row for row in table.rows if row[0] == "limits")
+    assert row[table.columns.index("× bare EVALSHA")] == 4
+    assert row[table.columns.index("pairs/s")] == 5000
+
+
 def test_a_lease_of_a_killed_job_that_never_came_back_misses_its_aim() -> None:
     found = full()
     found.killed[facts.QUEUES[0].name, "the job's process"] = Back(None, 20.0)

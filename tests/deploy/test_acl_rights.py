@@ -206,7 +206,7 @@ stale              rw    rw     rw     r      -
 hardware:x         rw    rw     rw     r      -
 crew:x             rw    rw     rw     r      -
 size:x             -     rw     rw     r      -
-sizes              rw    rw     rw     r      -
+sizes              -     rw     rw     r      -
 http:x             -     -      rw     r      -
 RQ rq:queue:x      -     rw     -      -      rw
 RQ rq:job:x        -     rw     -      -      rw
