@@ -104,4 +104,4 @@ def status_within(job: Job, step: Pipeline) -> Iterator[None]:
     try:
         yield
     finally:
-        del job.set_status
+        vars(job).pop("set_status", None)
