@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import callers_time, every_script, floor, frame, hand_over, load
 from benchmarks.counts import Counter
+from benchmarks.meter import Cost
 from broker.embedded import EmbeddedServer
 from broker.ledger import scripts
 
@@ -30,6 +32,39 @@ def test_a_callers_time_is_that_of_its_parts(redis_server: EmbeddedServer) -> No
         assert one.script_us > bare.script_us > 0
         # In the median of a hundred turns on a busy machine they add up roughly.
         assert one.client_us + one.redis_py_us + one.socket_us + one.script_us < 3 * one.whole_us
+
+
+def test_a_ratio_is_of_the_whole_call_by_the_bare_one_and_parts_are_what_each_adds() -> None:
+    seen = {
+        "return 1": 100.0, "return 1, carried by a socket": 60.0, "acquire": 290.0, "acquire, by redis-py": 250.0,
+        "acquire, carried by redis-py": 130.0, "acquire, carried by a socket": 80.0,
+    }  # fmt: skip
+    spent = callers_time._spent("acquire", seen, {"return 1": 5.0, "acquire": 90.0})
+    assert spent.ratio == 2.9
+    assert (spent.carrying_us, spent.client_us, spent.redis_py_us, spent.socket_us, spent.script_us) == (
+        130, 40, 50, 75, 90,
+    )  # fmt: skip
+
+
+def test_what_is_judged_is_each_call_by_a_bare_one_of_its_own_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = iter([10.0, 100.0, 50.0, 30.0] * every_script.ROUNDS)  # bare, acquire, release, bare
+
+    class Canned:
+        def __init__(self, *_: Any) -> None: ...
+
+        def measure(self, *_: Any) -> Cost:
+            return Cost(next(costs), 0.0, 0.0)
+
+        bare = measure
+
+    monkeypatch.setattr(every_script, "Meter", Canned)
+    assert every_script.judged(None, 1) == {"acquire": 5.0, "release": 2.5}  # type: ignore[arg-type]
+
+
+def test_a_hand_over_is_judged_in_round_trips() -> None:
+    hands = [hand_over.HandOver(0, 300.0, 100.0), hand_over.HandOver(1000, 200.0, 100.0)]
+    goals = floor._goals(_spent(), {"acquire": 1.0, "release": 1.0}, _costs(), 0.5, hands)
+    assert [(goal.seen, goal.met) for goal in goals if "hand-over" in goal.name] == [(3.0, False), (2.0, True)]
 
 
 @pytest.mark.parametrize("bare", [True, False])
@@ -55,12 +90,22 @@ def test_a_command_is_laid_out_as_the_server_reads_it() -> None:
     assert load.packed("GET", "µ", 12, b"x") == b"*4\r\n$3\r\nGET\r\n$2\r\n\xc2\xb5\r\n$2\r\n12\r\n$1\r\nx\r\n"
 
 
+NAMES = ("return 1", "acquire", "release")
+
+
+def _spent() -> dict[str, callers_time.Spent]:
+    parts = {"client_us": 10.0, "redis_py_us": 20.0, "socket_us": 30.0, "script_us": 40.0}
+    return {name: callers_time.Spent(name, 110.0, 50.0, 60.0, **parts) for name in NAMES}
+
+
+def _costs() -> dict[str, every_script.Cost]:
+    return {name: every_script.Cost(name, name, 40.0, 10.0, 66.0, 14) for name in NAMES}
+
+
 def test_all_that_was_found_is_written_and_drawn(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     hands = [hand_over.measured(redis_server.url, others, 3) for others in (0, 5)]
     assert all(one.hand_over_us > one.round_trip_us > 0 for one in hands)
-    parts = {"client_us": 10.0, "redis_py_us": 20.0, "socket_us": 30.0, "script_us": 40.0}
-    spent = [callers_time.Spent(name, 110.0, 50.0, 60.0, **parts) for name in ("return 1", "acquire", "release")]
-    costs = [every_script.Cost(name, name, 40.0, 10.0, 66.0, 14) for name in ("return 1", "acquire", "release")]
+    spent, costs = list(_spent().values()), list(_costs().values())
     loads = [load.Load(clients, 1000.0, 500.0, 0.9, 0.3) for clients in (1, 8)]
     disk = [(how, one) for one in loads for how in floor.FILES]
     judged = {"acquire": 9.9, "release": 8.1}

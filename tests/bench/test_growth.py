@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks import growth, memory
 from benchmarks.filled import Size
 from benchmarks.fit import Kind, fit, straight
+from benchmarks.meter import Cost
 from benchmarks.operations import BARE, PUBLISH, PUBLISH_LEASES
 from benchmarks.weights import Weight, weights
 from broker.embedded import EmbeddedServer
@@ -97,6 +100,29 @@ def test_what_says_that_it_reads_every_card_may() -> None:
 
 def test_an_acquire_that_grows_misses_its_aim() -> None:
     assert [goal.met for goal in growth.goals(growth.curves(*_growing("acquire")))] == [False, False, False]
+
+
+def test_growth_is_from_the_least_number_that_is_not_none() -> None:
+    flat = fit((1, 10, 100), (10.0, 15.0, 20.0))
+    curve = growth.Curve("acquire", "leases", [0, 1, 10, 100], [1.0, 10.0, 15.0, 20.0], [1.0] * 4, [1.0] * 4, flat)
+    assert curve.growth == 2
+
+
+def test_costs_are_multiples_of_a_bare_call_each_in_its_own_measure(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Canned:
+        def __init__(self, broker: Any, *_: Any) -> None:
+            self.meter = SimpleNamespace(broker=broker)
+
+        def turn(self) -> Iterator[tuple[str, Cost]]:
+            yield BARE, Cost(2.0, 0.0, 20.0, 5.0)
+            yield "acquire", Cost(20.0, 0.0, 50.0, 80.0)
+
+    monkeypatch.setattr(growth, "Operations", Canned)
+    monkeypatch.setattr(growth, "fill", lambda *_: None)
+    measured = growth.measure(url, growth.Plan(cards=(1,), leases=(), waiters=(), rounds=2))
+    seen = measured.costs[Size(1, 0, 0)]["acquire"]
+    assert (seen.server, seen.round_trip, seen.cpu_us) == ([10, 10], [2.5, 2.5], [80, 80])
+    assert measured.bare_us == 2
 
 
 def test_every_operation_is_measured_in_every_pool_and_leaves_it_as_it_was(url: str) -> None:

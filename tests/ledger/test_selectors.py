@@ -53,6 +53,12 @@ def test_mig_instances_can_be_meant_or_left_out(broker: Broker) -> None:
         broker.acquire("1GiB", mig="2g.10gb")
 
 
+def test_any_kind_is_the_same_as_nothing_said(broker: Broker) -> None:
+    host(broker, "h1", "GPU-whole")
+    lease = broker.acquire("1GiB", lease_id="one", mig="any")
+    assert broker.acquire("1GiB", lease_id="one").token == lease.token
+
+
 def test_a_rare_class_is_found_among_a_thousand_cards(broker: Broker) -> None:
     for i in range(16):
         host(broker, f"many{i}", *(f"GPU-{i}-{j}" for j in range(64)), labels="kind=common")

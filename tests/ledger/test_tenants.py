@@ -100,6 +100,18 @@ def test_the_account_of_each_function(broker: Broker, cards: Cards) -> None:
     assert tenant.leased_bytes == 0
 
 
+def test_leases_that_end_in_one_script_are_all_on_the_account(broker: Broker, cards: Cards) -> None:
+    broker.update_config(reclaim_seconds=0)
+    cards("GPU-a")
+    last = [broker.acquire("1GiB", ttl=0.1, tenant="studio", function="photos.enhance") for _ in range(3)][-1]
+    until(lambda: broker.redis.time()[0] * 1000 > last.expires_at + 1000)  # type: ignore[index]
+    until(lambda: broker.reap() and not broker.leases())
+    (tenant,) = [one for one in broker.tenants() if one.name == "studio"]
+    assert tenant.functions["photos.enhance"].count == 3
+    assert tenant.functions["photos.enhance"].asked_mib == 3 * 1024
+    assert tenant.leased_bytes == 0
+
+
 @pytest.mark.parametrize("wrong", [{"quota": "-1"}, {"quota": "a"}, {"weight": 0}, {"weight": float("nan")}])
 def test_bad_values_change_nothing(broker: Broker, wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):
