@@ -307,6 +307,17 @@ def test_a_throttled_card_still_lends(broker: Broker, cards: Cards) -> None:
     assert broker.throttle("GPU-a").speed == 0.5
 
 
+def test_what_a_budget_is_short_of_follows_each_lease_that_ends(broker: Broker, cards: Cards) -> None:
+    cards("GPU-a")
+    leases = [broker.acquire("1GiB") for _ in range(4)]
+    cards("GPU-a", unmanaged_bytes=3 * GIB)
+    seen = []
+    for lease in leases:
+        lease.release()
+        seen.append((broker.gpus()[0].short_bytes, broker.gpus()[0].free_bytes))
+    assert seen == [(512 * MIB, 0), (0, 512 * MIB), (0, 1536 * MIB), (0, 2560 * MIB)]
+
+
 def test_a_budget_that_shrinks_under_its_leases_stops_grants_and_says_so(broker: Broker, cards: Cards) -> None:
     cards("GPU-a")
     lease = broker.acquire("4GiB")

@@ -16,6 +16,7 @@ from broker import (
     PoolUnavailable,
     calls,
 )
+from broker.granted import Claim
 from broker.ledger.server import run_id
 from broker.publish import Publisher
 from broker.units import GIB
@@ -305,3 +306,13 @@ def test_who_came_while_the_ledger_settled_is_served_after_it(broker: Broker) ->
     assert broker.call("acquire", *request.asking(True))[0] == "waiting"
     settled(broker)
     assert [lease.id for lease in broker.leases()] == ["job"]
+
+
+def test_a_claim_says_the_same_of_a_short_request_as_of_a_long_one() -> None:
+    request = calls.ask("1GiB", lease_id="one", gpu="GPU-a", priority=7, tenant="t", owner="o", job_id="j", pid=4711)
+    reply = ["granted", "5", "GPU-a", "h1", "9", "0", "30000", "30000", str(GIB), "1", "0"]
+    short = Claim.of(request, reply)
+    assert short == Claim.of(request._replace(options=(*request.options, "placement", "")), reply)
+    assert short.argv == (
+        "one", 5, "GPU-a", GIB, 30_000, "t", "o", 4711, 7, "j", 0, 0, "", f"{GIB}||GPU-a|7|t",
+    )  # fmt: skip

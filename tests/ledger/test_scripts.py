@@ -42,6 +42,20 @@ def test_every_argument_is_checked_by_lua_itself(broker: Broker, at: int, value:
     assert broker.redis.keys("*") == []
 
 
+@pytest.mark.parametrize(("changed", "options", "field"), [
+    ({}, ("nonce", "a b"), "nonce"), ({}, ("nonce", "x" * 65), "nonce"), ({}, ("nonce",), "option"),
+    ({}, ("colour", "red"), "option"), ({}, ("nonce", "a", "nonce", "a b"), "nonce"),
+    ({1: "2x1048576", 4: "GPU-a"}, (), "gpus"), ({1: "1048576,2x1048576", 4: "GPU-a"}, (), "gpus"),
+])  # fmt: skip
+def test_options_are_checked_by_lua_itself(
+    broker: Broker, changed: dict[int, str], options: tuple[str, ...], field: str
+) -> None:
+    argv = [changed.get(at, value) for at, value in enumerate(GOOD)]
+    with pytest.raises(InvalidRequest, match=field):
+        broker.call("acquire", *argv, *options)
+    assert broker.redis.keys("*") == []
+
+
 @pytest.mark.parametrize("wrong", [
     {"memory": "nan"}, {"memory": "-1GiB"}, {"memory": 0}, {"memory": True}, {"memory": 1.5}, {"memory": "5 apples"},
     {"memory": "1GiB", "ttl": float("nan")}, {"memory": "1GiB", "ttl": 0}, {"memory": "1GiB", "wait": -1},
