@@ -39,7 +39,7 @@ from worker_hooks.request import function_of
 
 _LOOK_SECONDS = 5.0  # between two looks for jobs whose worker died
 _ALIVE_SECONDS = 30.0  # between two signs of life of a worker in the midst of a long job
-_START_SECONDS = 10.0  # that a worker waits for its keeper, before it takes any job
+_START_SECONDS = 5.0  # that a worker waits for its keeper before it takes a lease; half of `claim_seconds`
 _WHERE = (("host", ""), ("port", 6379), ("db", 0), ("path", ""), ("username", ""))
 
 
@@ -55,13 +55,16 @@ class Borrowing(Horse, Dequeuing):
         self.pid = os.getpid()  # it may be made in one process and run in another, and its horses look who is alive
         os.environ[horse.ADMITS] = str(self.pid)
         super().bootstrap(*args, **options)
-        if not self._keeper.ready(_START_SECONDS):
-            self.log.warning("Worker %s: its keeper is slow to start, and leases may be lost meanwhile", self.name)
 
     @cached_property
     def _keeper(self) -> Keeper:
         settings = Settings()
         return Keeper(settings.redis_url, settings.pool, says_ready=True)
+
+    def before_a_lease(self) -> None:
+        """Its keeper can renew it from the start. Plain jobs wait for nobody."""
+        if not self._keeper.ready(_START_SECONDS, lambda: self._stop_requested):
+            self.log.warning("Worker %s: its keeper is slow to start, and leases may be lost meanwhile", self.name)
 
     def perform_borrowed(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Run a job under ``self._lease``, or fail it with ``self._refusal``, by RQ's own path."""

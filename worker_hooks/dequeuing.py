@@ -126,7 +126,10 @@ class Dequeuing(BaseWorker):
 
     def _handed(self, lease_id: str | None, queues: Sequence[Queue]) -> Found | None:
         """The job of a lease that was handed to this worker."""
-        handed = self._admission.claim(lease_id) if lease_id is not None else None
+        if lease_id is None:
+            return None
+        self.before_a_lease()
+        handed = self._admission.claim(lease_id)
         if handed is None:
             return None
         for queue in queues:
@@ -200,8 +203,13 @@ class Dequeuing(BaseWorker):
         Lot(queue).give_back(job.id)
         return handed
 
+    def before_a_lease(self) -> None:
+        """What must be there before memory is borrowed."""
+        raise NotImplementedError
+
     def _asked(self, job: Job, queue: Queue, request: GpuRequest) -> Found | None:
         attempt = uuid4().hex
+        self.before_a_lease()
         try:
             lease = self._admission.ask(job, queue.name, request, attempt)
             if lease is not None:

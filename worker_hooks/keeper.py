@@ -23,7 +23,11 @@ from broker.process import began
 from worker_hooks.signals import LOST_SIGNAL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.lease import LeaseFacts
+
+_LOOK_SECONDS = 0.25  # between two looks whether it is still waited for
 
 
 class Keeper:
@@ -44,9 +48,10 @@ class Keeper:
         self._heard = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: list[subprocess.Popen[bytes]] = []  # still to be waited for
-        self._calls = self._tending = self._ready = False
+        self._calls = self._tending = False
         _keepers.add(self)
-        self._start("ready" if says_ready else "")
+        self._words = ["ready"] if says_ready else []
+        self._start()
 
     @property
     def alive(self) -> bool:
@@ -61,13 +66,13 @@ class Keeper:
         """The helper's process; ``None`` without one."""
         return self._process.pid if self._process is not None else None
 
-    def ready(self, seconds: float) -> bool:
-        """Wait until the first helper can renew leases, for so long at most. Whether it can: a busy machine may take
-        seconds to start it, in which a lease would come to its end.
+    def ready(self, seconds: float, given_up: Callable[[], bool]) -> bool:
+        """Wait until the helper can renew leases, for so long at most. Whether it can: a busy machine may take seconds
+        to start it, in which a lease would come to its end.
         """
         ends = time.monotonic() + seconds
-        while self.alive and not self._ready and (left := ends - time.monotonic()) > 0:
-            select.select([self._from], [], [], left)
+        while self.alive and not self._ready and not given_up() and (left := ends - time.monotonic()) > 0:
+            select.select([self._from], [], [], min(left, _LOOK_SECONDS))
         return self._ready
 
     def hold(self, lease: LeaseFacts, pid: int, on_lost: str = "signal") -> None:
@@ -148,8 +153,9 @@ class Keeper:
 
     # -- the process and its two pipes ---------------------------------------------------------------------------------
 
-    def _start(self, *words: str) -> None:
+    def _start(self) -> None:
         """In a session of its own: what kills the job's process group does not reach it."""
+        self._ready = False
         theirs, self._to = os.pipe()
         self._from, answers = os.pipe()
         os.set_blocking(self._to, False)
@@ -157,7 +163,7 @@ class Keeper:
         try:
             self._process = subprocess.Popen(
                 # Without `site`: all of its path is told, and it starts in half the time.
-                [sys.executable, "-P", "-S", "-m", "worker_hooks.keeping", str(self._me[0]), *words],
+                [sys.executable, "-P", "-S", "-m", "worker_hooks.keeping", str(self._me[0]), *self._words],
                 stdin=theirs, stdout=answers, cwd="/", env={**os.environ, "PYTHONPATH": _path()},
                 start_new_session=True,
             )  # fmt: skip

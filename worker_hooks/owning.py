@@ -12,13 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import WatchError
+from rq.job import JobStatus
 from rq.utils import as_text
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
     from rq.executions import Execution
-    from rq.job import Job, JobStatus
+    from rq.job import Job
     from rq.worker.base import BaseWorker
 
 #: In a worker's hash: the attempt whose end it wrote last. Written along, and so known to be written or not.
@@ -85,10 +86,15 @@ class _Guarded:
             pipeline.command_stack, pipeline.scripts = stack, scripts
 
     def _has_it(self, pipeline: Any) -> bool:
-        """Whoever takes a job away writes into its hash."""
+        """Whoever takes a job away writes into its hash, and puts it somewhere else. Who cancels or deletes one that
+        runs takes its entry too, but puts it nowhere: its end is still ours to write, which frees its rate limit's slot.
+        """
         pipeline.immediate_execute_command("WATCH", self._job.key)
         registry = self._job.started_job_registry.key
-        return pipeline.immediate_execute_command("ZSCORE", registry, self._execution.composite_key) is not None
+        if pipeline.immediate_execute_command("ZSCORE", registry, self._execution.composite_key) is not None:
+            return True
+        status = pipeline.immediate_execute_command("HGET", self._job.key, "status")
+        return status is None or as_text(status) == JobStatus.CANCELED
 
 
 @contextmanager

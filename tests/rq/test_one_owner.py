@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rq import Callback, Retry, Worker
 from rq.job import Job
+from rq.rate_limit import RateLimit
 
 from tests.rq import jobs
 from tests.rq.conftest import Stage
@@ -94,3 +95,22 @@ def test_an_attempt_that_was_overtaken_writes_no_end(stage: Stage, kind: str, en
         assert len(job.results()) == 1
     assert stage.redis.zcard(stage.queue.started_job_registry.key) == 0
     assert list(stage.redis.scan_iter("rq:execution*")) == []
+
+
+@pytest.mark.parametrize("kind", ["worker_hooks.GpuWorker", "worker_hooks.GpuSimpleWorker"])
+@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+def test_a_running_job_that_is_taken_from_rq_frees_its_rate_limits_slot_at_its_end(
+    stage: Stage, kind: str, how: str
+) -> None:
+    limit = RateLimit(key="card", concurrency=1)
+    job = stage.queue.enqueue(jobs.linger, meta=META, rate_limit=limit)
+    after = stage.queue.enqueue(jobs.succeed, rate_limit=limit)
+    stage.worker(kind)
+    stage.hear()
+    if how == "cancelled":
+        job.cancel()
+    else:
+        job.delete()
+    assert after.get_status() == "rate_limited"
+    stage.go()
+    assert stage.outcome(after) == "done"
