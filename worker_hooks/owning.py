@@ -87,7 +87,7 @@ class _Guarded:
 
     def _has_it(self, pipeline: Any) -> bool:
         """Whoever takes a job away writes into its hash, and puts it somewhere else. Who cancels or deletes one that
-        runs takes its entry too, but puts it nowhere: its end is still ours to write, which frees its rate limit's slot.
+        runs takes its entry too, but puts it nowhere: its end is ours to write, which frees its rate limit's slot.
         """
         pipeline.immediate_execute_command("WATCH", self._job.key)
         registry = self._job.started_job_registry.key
