@@ -10,7 +10,7 @@ from benchmarks.peer.far import Far
 from benchmarks.peer.rq_jobs import DECORATOR, LEASE, LIMIT, PLAIN
 
 #: How a Python peer that is not there is shown.
-NOT_INSTALLED = "not installed: pip install 'gpubroker[bench]'"
+NOT_INSTALLED = "not installed: pip install '.[bench]'"
 
 #: The laws that a pool of GPU memory is held to; a peer's own are in this order.
 LAWS = (
