@@ -226,7 +226,8 @@ def _scripts(costs: list[Cost], command_us: float) -> frame.Table:
     return frame.Table(
         "Server time of every script, one card",
         ["call", "script", "mean µs", "× return 1", "p99.9 ≤ µs", "commands inside"], rows,
-        f"One of the cheapest commands (HGET), called from Lua in a loop, takes the server {command_us:.2f} µs.",
+        f"One of the cheapest commands (HGET), called from Lua in a loop, takes the server {command_us:.2f} µs. "
+        "Ratios are to a `return 1` just before each row; those that are aimed at are medians of many turns.",
     )  # fmt: skip
 
 

@@ -5,10 +5,10 @@ Gradient Descent": 1,213 hosts with 6,212 GPUs, 8,152 tasks that want a part of 
 and memory of the same host. It is found by ``--data``, by ``GPUBROKER_OPENB``, or downloaded from where it was
 published (https://github.com/hkust-adsl/kubernetes-scheduler-simulator) into ``build/openb``.
 
-Method, as in the authors' simulator: for each of ten seeds all tasks are shuffled, then tasks are drawn with
-replacement, until 130 % of the GPUs' capacity has arrived; the hosts stand in another order for each seed. Tasks arrive
-one after the other, none ends, one that is refused is dropped. The figure is what is allocated at the end, in percent
-of the pool's GPU milli, mean over the seeds.
+Method, as in the authors' simulator: for each of ten seeds (two in a quick run) all tasks are shuffled, then tasks are
+drawn with replacement, until 130 % of the GPUs' capacity has arrived; the hosts stand in another order for each seed.
+Tasks arrive one after the other, none ends, one that is refused is dropped. The figure is what is allocated at the end,
+in percent of the pool's GPU milli, mean over the seeds.
 
 Here every task is an ``acquire`` of the real script on an embedded server: a GPU is a card of 1000 MiB with no reserve,
 the host's processors and memory are its ``cpus`` and ``host_memory``. The broker lends nothing of a host without GPU
@@ -59,11 +59,13 @@ WAYS = {
     "spread": ("spread", ""),
     "cool": ("cool", ""),
     "balanced, tasks of no GPU through the broker": ("balanced", "through"),
+    "balanced, these through the broker, names at random": ("balanced", "both"),
     "balanced, without tasks of no GPU": ("balanced", "without"),
     "balanced, names at random": ("balanced", "scattered"),
 }
-QUICK = ("balanced (the default)", "pack")
-BALANCED, PACK = QUICK
+#: On every seed: the ways that are aimed with, and the first of them without the benchmark's help.
+ALWAYS = ("balanced (the default)", "pack", "balanced, tasks of no GPU through the broker")
+BALANCED, PACK, THROUGH = ALWAYS
 TAIL_MOST_US = 1000
 
 
@@ -72,7 +74,7 @@ def replays(trace: Trace, seeds: tuple[int, ...], long: bool, run: frame.Run) ->
     turns = [
         (name, seed)
         for at, seed in enumerate(seeds)
-        for name in (WAYS if long and at == 0 else QUICK)
+        for name in (WAYS if long and at == 0 else ALWAYS)
     ]  # fmt: skip
     found: dict[str, list[Replay]] = {}
     with EmbeddedServer() as server, Broker.from_url(server.url) as broker, run.progress() as bar:
@@ -84,8 +86,8 @@ def replays(trace: Trace, seeds: tuple[int, ...], long: bool, run: frame.Run) ->
                 trace.shuffled_hosts(seed),
                 tasks,
                 placement,
-                scattered=but == "scattered",
-                through=but == "through",
+                scattered=but in ("scattered", "both"),
+                through=but in ("through", "both"),
             )
             found.setdefault(name, []).append(one)
     return found
@@ -104,7 +106,9 @@ def allocation(found: dict[str, list[Replay]], field: dict[str, list[float]]) ->
     return frame.Table(
         "Allocated at 130 % arrived",
         ["placement", "% of GPU milli", "seeds", "deviation"],
-        [[name, f"{value:.2f}", *more] for name, value, *more in rows],
+        [[name, round(float(value or 0), 2), *more] for name, value, *more in rows],
+        "Unless a row says otherwise the benchmark itself places the tasks that want no GPU, which FGD places by "
+        "itself, and cards are named by their hosts.",
     )
 
 
@@ -132,10 +136,13 @@ def refusals(found: dict[str, list[Replay]]) -> frame.Table:
 
 def goals(found: dict[str, list[Replay]]) -> list[frame.Goal]:
     """What is aimed at: more than the best of the field, and more than its best fit."""
-    balanced, pack = (mean(one.percent for one in found[name]) for name in QUICK)
-    tail = max(sorted(one.server_us["p99"] for one in found[name])[len(found[name]) // 2] for name in QUICK)
+    balanced, pack, through = (mean(one.percent for one in found[name]) for name in ALWAYS)
+    tail = max(sorted(one.server_us["p99"] for one in found[name])[len(found[name]) // 2] for name in (BALANCED, PACK))
     return [
-        frame.Goal("balanced, % allocated (FGD has 95.4)", balanced, least=PUBLISHED["FGD"]),
+        frame.Goal("balanced, % allocated, tasks of no GPU placed by the benchmark (FGD has 95.4)", balanced,
+                   least=PUBLISHED["FGD"]),
+        frame.Goal("balanced, % allocated, these through the broker (FGD has 95.4)", through, least=PUBLISHED["FGD"],
+                   why="such a task has to ask for a byte of a card, and is refused on hosts whose cards are full"),
         frame.Goal("pack, % allocated (BestFit has 93.1)", pack, least=PUBLISHED["BestFit"]),
         frame.Goal("p99 server time of an asking, µs", tail, most=TAIL_MOST_US,
                    why="it is wall time: run it on a machine that does nothing else before believing it"),

@@ -7,7 +7,8 @@ capacity of one, since a lock can do no more. In rounds the peers take turns, so
 *Borrow and give back:* one client, what nobody else wants; medians, also by the median of a bare EVALSHA by the same
 process (redis-semaphore's by Node's client); round trips are the server's count of reads. *Hand-over:* from the call
 of a release to the return of the waiter's call in another process; the release falls anywhere between two tries of who
-polls. *Jobs:* a burst of jobs that do nothing, from before the first is sent until the last is done; RQ's by a
+polls. *Jobs:* a burst of jobs that do nothing, from before the first is sent until the last is done, for RQ's from
+the end of the first to that of the last, since their worker starts for each burst; RQ's by a
 ``SimpleWorker`` (ours ``GpuSimpleWorker``), with the peer's lock taken and given back in the job; Dask's and Ray's
 tasks hold the only GPU. *One by one* is from sending a job to having its result, by a worker that forks, by Dask's
 thread, by Ray's process that stays. The hand-over of jobs is from the last line of one to the first of the next,

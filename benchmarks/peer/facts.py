@@ -96,7 +96,7 @@ QUEUES = (
     Peer(
         "gpubroker, GpuWorker", "rq_jobs", "broker", _OURS, more=(LEASE,), ttl=OURS.ttl,
         waits="parked; the release hands it to a worker",
-        note="a lease before the job starts, back when its process is gone",
+        note="a lease before the job starts, back when it has ended",
     ),
     Peer(
         "RQ RateLimit", "rq_jobs", "rq", more=(LIMIT,),

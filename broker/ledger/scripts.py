@@ -158,4 +158,6 @@ def _listed(header: re.Pattern[str], body: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] not in names():
+        sys.exit(f"no script {sys.argv[1]!r}; there are: {', '.join(names())}")
     print(script(sys.argv[1]).text if len(sys.argv) > 1 else "\n".join(names()))

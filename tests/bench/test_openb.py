@@ -74,8 +74,8 @@ def test_every_figure_is_there(folder: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     told = json.loads(run.stdout)
     assert len(told["tables"]) == 3
-    assert len(told["goals"]) == 3
-    assert len(told["tables"][0]["rows"]) == 6 + 7 + 2
+    assert len(told["goals"]) == 4
+    assert len(told["tables"][0]["rows"]) == 6 + 8 + 2
     assert (tmp_path / "out" / "openb.png").stat().st_size > 10_000
 
 
