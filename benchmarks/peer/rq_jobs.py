@@ -45,6 +45,8 @@ class RqJobs:
         self._worker().work(burst=True, logging_level="ERROR")
         if any(one.get_status() != "finished" for one in sent):
             raise RuntimeError("not all jobs finished")
+        for one in sent:
+            one.refresh()
         ends = sorted(one.ended_at.timestamp() for one in sent)
         return float(ends[-1] - ends[0]) / count
 

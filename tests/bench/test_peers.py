@@ -277,3 +277,12 @@ def test_the_picture_is_drawn_of_whoever_was_there(tmp_path: Any) -> None:
         told = frame.Found("peers", "", "", tables.all_of(found), tables.goals(found), tables.raw(found))
         frame.Run(tmp_path, as_json=True, long=False).tell(told, tables.draw)
         assert (tmp_path / "peers.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("how", ["plain", "lease"])
+def test_a_burst_is_timed_by_its_jobs_and_not_by_its_workers_start(redis_url: str, how: str) -> None:
+    with Far.python("rq_jobs", redis_url, how) as far:
+        begun = time.perf_counter()
+        took = far.call("burst", 3)
+        whole = time.perf_counter() - begun
+    assert 0 < 3 * took < whole / 2
