@@ -69,7 +69,7 @@ def test_what_would_change_something_is_written_and_not_done(cli: Cli, broker: B
     assert result.exit_code == 0
     make, call = result.stdout.splitlines()
     assert make.endswith("-m broker.ledger.scripts drain > drain.lua")
-    assert "--eval drain.lua 'gpubroker:{default}:ledger'" in call
+    assert "--eval drain.lua 'gpubroker:{default}:' 'gpubroker:{default}:ledger' , gpu" in call
     assert call.endswith(", gpu GPU-a")
     assert not broker.gpus()[0].drained
 
