@@ -44,7 +44,7 @@ class Keys:
             "all",
             (
                 f"{root}ledger",  # hash: epoch, token, seq, clock_ms, soonest, ...
-                root,  # the beginning of all names: the one that a script is sent
+                root,  # the beginning of all names, from which scripts make them
                 f"{root}gpus",  # set of UUIDs
                 f"{root}gpu:",  # hash a GPU; beside its facts a field lease:ID with the bytes of each lease on it
                 f"{root}free",  # zset: UUID by free bytes, only GPUs open for grants; free@CLASS the same for one class

@@ -221,7 +221,7 @@ def test_a_keeper_that_is_slow_to_start_gives_no_lease_up_that_still_lives(
     stage.event("released")
 
 
-def test_a_worker_takes_no_job_before_its_keeper_can_renew_leases(
+def test_a_worker_takes_no_lease_before_its_keeper_can_renew_it(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_to_start(tmp_path, monkeypatch, 4)
@@ -233,6 +233,15 @@ def test_a_worker_takes_no_job_before_its_keeper_can_renew_leases(
     stage.redis.blpop(["nothing"], timeout=3)
     stage.go()
     assert "LeaseLost" not in stage.outcome(job)
+
+
+def test_a_plain_job_waits_for_no_keeper(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_to_start(tmp_path, monkeypatch, 10)
+    begun = time.monotonic()
+    job = stage.queue.enqueue(jobs.succeed)
+    stage.worker()
+    assert stage.outcome(job) == "done"
+    assert time.monotonic() - begun < 5  # the wait before a lease, which is the shorter of the two
 
 
 def wait_for_renewals(stage: Stage, lease_id: str) -> None:
